@@ -1,0 +1,1 @@
+"""One file = one faster execution of one variant: BACKEND."""

@@ -1,0 +1,1 @@
+"""Named pieces of mathematics that two or more variants use unchanged."""

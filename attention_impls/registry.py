@@ -1,0 +1,126 @@
+"""Finds variants, backends and backbones by looking at files. Listing imports no torch."""
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from attention_impls.spec import AttentionSpec, Backend
+
+_HERE = Path(__file__).parent
+_outside: dict[str, Path] = {}
+
+
+class UnknownName(LookupError):
+    """A name that no file carries; the message has the nearest names."""
+
+
+def unknown(kind: str, name: str, known: tuple[str, ...]) -> UnknownName:
+    """Build the error for `name`: what, nearest names, all names."""
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    return UnknownName(f"no {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}.")
+
+
+def names_in(folder: Path) -> tuple[str, ...]:
+    """Return the module names in `folder`, sorted: one file is one thing of the folder's kind."""
+    found = (m.name for m in pkgutil.iter_modules([str(folder)]))
+    return tuple(sorted(n for n in found if not n.startswith("_")))
+
+
+def add_variant_file(path: Path) -> str:
+    """Make a variant from outside the tree known under its file name; return that name.
+
+    Raises:
+        ValueError: the file does not exist, or its name is that of a variant in the tree.
+    """
+    if not path.is_file():
+        raise ValueError(f"variant file {path}: no such file")
+    name = path.stem
+    if name in names_in(_HERE / "variants"):
+        raise ValueError(f"variant file {path}: {name!r} is a variant of the tree; rename the file")
+    _outside[name] = path.resolve()
+    load.cache_clear()
+    return name
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all variants, sorted."""
+    return tuple(sorted({*names_in(_HERE / "variants"), *_outside}))
+
+
+@cache
+def load(name: str) -> "AttentionSpec":
+    """Return the spec of variant `name`.
+
+    Raises:
+        UnknownName: no such file.
+        TypeError: the file has no `SPEC`, or one with another name.
+    """
+    if name not in names():
+        raise unknown("attention variant", name, names())
+    module = _module(name)
+    spec = getattr(module, "SPEC", None)
+    if spec is None or spec.name != name:
+        raise TypeError(
+            f"{module.__file__}: SPEC is {'missing' if spec is None else 'named ' + spec.name!r}, "
+            f"must be an AttentionSpec named {name!r} (the file's name)"
+        )
+    return spec
+
+
+def source_file(name: str) -> Path:
+    """Return the file that defines variant `name`."""
+    if name not in names():
+        raise unknown("attention variant", name, names())
+    return _outside.get(name, _HERE / "variants" / f"{name}.py")
+
+
+def backends(name: str) -> tuple[str, ...]:
+    """Return the backends of variant `name`: `reference`, `compile`, then those with a file."""
+    if name not in names():
+        raise unknown("attention variant", name, names())
+    own = (f for f in names_in(_HERE / "backends") if _variant_of(f) == name)
+    return ("reference", "compile", *(f.removeprefix(f"{name}_") for f in own))
+
+
+@cache
+def load_backend(variant: str, name: str) -> "Backend":
+    """Return backend `name` of `variant` (not `reference`, which is the variant itself).
+
+    Raises:
+        UnknownName: no such backend.
+    """
+    if name not in backends(variant) or name == "reference":
+        raise unknown(f"backend of {variant}", name, backends(variant))
+    if name == "compile":
+        return importlib.import_module("attention_impls.compiled").compile_backend(variant)
+    return importlib.import_module(f"attention_impls.backends.{variant}_{name}").BACKEND
+
+
+def backbones() -> tuple[str, ...]:
+    """Return the ids of all whole models, sorted: the keys of each family's `BACKBONES`."""
+    families = names_in(_HERE / "backbones")
+    found = (importlib.import_module(f"attention_impls.backbones.{f}") for f in families)
+    return tuple(sorted(id_ for family in found for id_ in family.BACKBONES))
+
+
+def _variant_of(backend_file: str) -> str | None:
+    owners = [n for n in names() if backend_file.startswith(f"{n}_")]
+    return max(owners, key=len, default=None)
+
+
+def _module(name: str) -> ModuleType:
+    if name not in _outside:
+        return importlib.import_module(f"attention_impls.variants.{name}")
+    spec = importlib.util.spec_from_file_location(f"attention_outside_{name}", _outside[name])
+    if spec is None or spec.loader is None:
+        raise ValueError(f"variant file {_outside[name]}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,225 @@
+"""What a variant and a backend must declare about themselves."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attention_impls.shapes import AttentionShape, Grid, UnsupportedShape
+
+Family = Literal[
+    "softmax", "feature_map", "low_rank", "local", "pooled", "sparse", "recurrent", "spectral",
+    "hybrid",
+]  # fmt: skip
+DType = Literal["float32", "bfloat16", "float16"]
+StateDict = Mapping[str, Tensor]
+
+
+@runtime_checkable
+class Attention(Protocol):
+    """Layer level: a module that maps a token stream to a token stream of the same size."""
+
+    def __call__(
+        self, x: Float[Tensor, "batch tokens channels"], grid: Grid
+    ) -> Float[Tensor, "batch tokens channels"]: ...
+
+
+class Mix(Protocol):
+    """Core level: mixes values between tokens, given queries, keys and values.
+
+    `x` is the layer's input; almost every mechanism ignores it (InLine's residual reads its mean).
+    """
+
+    def __call__(
+        self,
+        q: Float[Tensor, "batch heads tokens head_dim"],
+        k: Float[Tensor, "batch heads tokens head_dim"],
+        v: Float[Tensor, "batch heads tokens head_dim"],
+        x: Float[Tensor, "batch tokens channels"],
+        grid: Grid,
+    ) -> Float[Tensor, "batch heads tokens head_dim"]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paper:
+    """Where a mechanism comes from."""
+
+    title: str
+    authors: tuple[str, ...]
+    year: int
+    venue: str
+    url: str
+    equation: str
+    """Which equation or section defines the mechanism."""
+    code: str | None
+    """The authors' code with the commit that was read; None where none was published."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """Statements about a variant with default options. Each is tested in both directions."""
+
+    causal: bool
+    """`causal=True` is computed; False means that it is refused."""
+    any_grid: bool
+    """A module built for one grid also works on others; False means that it refuses them."""
+    extra_tokens: bool
+    """Class tokens are supported; False means that they are refused."""
+    permutation_equivariant: bool
+    """Permuting the tokens permutes the output and changes nothing else."""
+    rows_sum_to_one: bool
+    """The implied attention matrix has rows that sum to 1 (local branches switched off)."""
+    nonnegative_weights: bool
+    """The implied attention matrix has no negative entry (local branches switched off)."""
+    approximates_softmax: bool
+    """The mechanism is meant to give the output of softmax attention for the same q, k, v."""
+    deterministic_eval: bool
+    """Two calls in evaluation mode give the same bits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """Largest accepted error: |got - want| <= absolute + relative * max|want|."""
+
+    absolute: float
+    relative: float
+
+
+def square_projections(count: int) -> Callable[[AttentionShape, Any], int]:
+    """FLOPs of `count` channels-to-channels linear maps: 2 * count * batch * tokens * channels^2."""
+
+    def flops(shape: AttentionShape, _options: Any) -> int:
+        return 2 * count * shape.batch * shape.tokens * shape.channels**2
+
+    return flops
+
+
+def nothing_unsupported(_shape: AttentionShape, _options: Any) -> tuple[str, ...]:
+    """Reasons of a variant that computes every shape its traits admit: none."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionSpec:
+    """One mechanism: its mathematics, costs, source and limits. The last object of its file."""
+
+    name: str
+    """Identifier; equals the file's name."""
+    title: str
+    """Name for people."""
+    family: Family
+    paper: Paper
+    revision: int
+    """Raised whenever an output or a formula changes; older results become stale."""
+    formula: str
+    """The mathematics in LaTeX, symbols as in the module docstring."""
+    deviations: tuple[str, ...]
+    """Sentences: where this differs from the paper or from the authors' code, and why."""
+    scaling: str
+    """One sentence: what becomes of the options when the grid grows."""
+    options: Any
+    """Hyper-parameters: a frozen dataclass instance that holds the published defaults."""
+    make: Callable[[AttentionShape, Any], nn.Module]
+    """Builds the layer; call `build`, which checks first."""
+    core_flops: Callable[[AttentionShape, Any], int]
+    """FLOPs of one forward mix, without projections."""
+    projection_flops: Callable[[AttentionShape, Any], int] = square_projections(4)
+    """FLOPs of the maps around the mix (by default q, k, v and out)."""
+    order: Callable[[Any], float]
+    """Exponent of `core_flops` in tokens for large square grids, given the options."""
+    state_floats: Callable[[AttentionShape, Any], int]
+    """Numbers per sequence that summarise all keys and values for a query (2 N C for softmax)."""
+    traits: Traits
+    own_limits: Callable[[AttentionShape, Any], tuple[str, ...]] = nothing_unsupported
+    """Reasons beyond the traits why a shape cannot be computed; call `unsupported`."""
+    uncounted: Callable[[AttentionShape, Any], tuple[int, str]] | None = None
+    """FLOPs that operator counters cannot see, and the sentence why."""
+    adopt_official: Callable[[StateDict], dict[str, Tensor]] | None = None
+    """Maps the authors' parameter names of one attention module onto ours; None: no code."""
+
+    def unsupported(self, shape: AttentionShape, options: Any = None) -> tuple[str, ...]:
+        """Return every reason why `shape` cannot be computed; an empty tuple means that it can.
+
+        Raises:
+            TypeError: `options` is not of this variant's options class.
+        """
+        chosen = self.checked_options(options)
+        reasons: list[str] = []
+        if shape.causal and not self.traits.causal:
+            reasons.append("no causal form: use causal=False")
+        if shape.extra_tokens and not self.traits.extra_tokens:
+            reasons.append(f"no class tokens: got extra_tokens={shape.extra_tokens}, allowed 0")
+        return (*reasons, *self.own_limits(shape, chosen))
+
+    def build(self, shape: AttentionShape, options: Any = None) -> nn.Module:
+        """Build the layer for `shape`; `options=None` takes the published defaults.
+
+        Raises:
+            UnsupportedShape: with every reason.
+            TypeError: `options` is not of this variant's options class.
+        """
+        chosen = self.checked_options(options)
+        if reasons := self.unsupported(shape, chosen):
+            raise UnsupportedShape(f"{self.name}: " + "; ".join(reasons))
+        return self.make(shape, chosen)
+
+    def flops(self, shape: AttentionShape, options: Any = None) -> int:
+        """FLOPs of one forward pass at layer level (one multiply-add = 2, contractions only)."""
+        chosen = self.checked_options(options)
+        return self.core_flops(shape, chosen) + self.projection_flops(shape, chosen)
+
+    def checked_options(self, options: Any) -> Any:
+        """Return `options`, or the defaults for None; refuse options of another variant."""
+        if options is None:
+            return self.options
+        if type(options) is not type(self.options):
+            raise TypeError(
+                f"{self.name}: options are {type(options).__name__}, "
+                f"must be {type(self.options).__name__}"
+            )
+        return options
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoOptions:
+    """Options of a mechanism that has none beyond the projections' bias."""
+
+    qkv_bias: bool = True
+    """The input projections have a bias."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """What a backend is asked to run."""
+
+    variant: str
+    shape: AttentionShape
+    options: Any
+    dtype: DType
+    backward: bool
+    """Gradients are needed."""
+    device: str
+    """`cpu` or `cuda`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """One faster execution of one variant, over the very same parameters."""
+
+    variant: str
+    """The variant it executes."""
+    name: str
+    """Identifier within the variant: the file is `<variant>_<name>.py`."""
+    title: str
+    requires: tuple[str, ...]
+    """Import names of optional packages; a missing one is a reason, not an ImportError."""
+    unsupported: Callable[[Execution], tuple[str, ...]]
+    """Reasons why an execution is impossible; empty means possible."""
+    adopt: Callable[[nn.Module], nn.Module]
+    """Wraps the reference layer (level `layer`) without copying or changing parameters."""
+    tolerance: Mapping[DType, Tolerance]
+    """Accepted difference from the reference run in float64, forward and gradients."""
+    executed: Callable[[Execution], str] | None = None
+    """Names the kernel family that an execution really uses, where torch can choose."""

@@ -1,0 +1,1 @@
+"""One file = one mechanism: reference, FLOPs formula, SPEC."""

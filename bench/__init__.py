@@ -1,0 +1,1 @@
+"""How attention is measured: plans, cases, workers, metrics, records."""

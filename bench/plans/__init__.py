@@ -1,0 +1,1 @@
+"""One file = one plan: PLAN, a function that returns a Plan."""

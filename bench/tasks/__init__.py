@@ -1,0 +1,1 @@
+"""One file = one accuracy task: TASK, data and fixed recipe."""
