@@ -1,0 +1,1 @@
+"""The static site: a validated LeaderboardTable in, a folder of pages out."""
