@@ -1,0 +1,267 @@
+"""results/ and the catalogue as one tidy, validated table: all that a page may see.
+
+The types below know no torch, and importing this module imports none. One row is one (run, case,
+metric); a case that failed has one row whose metric is None. Only the newest run of a case on a
+machine is in `rows`; every earlier one is in `history`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas
+
+from bench.model import Environment, Run, Scalar
+
+OutcomeKind = Literal[
+    "ok", "incorrect", "unsupported", "out_of_memory", "timed_out", "crashed", "not_run"
+]
+
+ROW_TYPES: Mapping[str, str] = {
+    "run_id": "str",
+    "hardware_id": "str",
+    "device": "str",
+    "variant": "str",
+    "backend": "str",
+    "options": "str",
+    "level": "str",
+    "stimulus": "str",
+    "passes": "str",
+    "dtype": "str",
+    "batch": "Int64",
+    "batch_policy": "str",
+    "grid_height": "Int64",
+    "grid_width": "Int64",
+    "tokens": "Int64",
+    "resolution_px": "Int64",
+    "heads": "Int64",
+    "head_dim": "Int64",
+    "extra_tokens": "Int64",
+    "causal": "boolean",
+    "task": "str",
+    "seed": "Int64",
+    "memory_budget_bytes": "Int64",
+    "outcome": "str",
+    "reason": "str",
+    "executed": "str",
+    "metric": "str",
+    "unit": "str",
+    "value": "float64",
+    "low": "float64",
+    "high": "float64",
+    "p10": "float64",
+    "p90": "float64",
+    "samples": "int64",
+    "rounds": "int64",
+    "bound": "str",
+    "implausible": "bool",
+    "noise_floor": "float64",
+    "revision": "int64",
+    "stale": "bool",
+    "busy": "bool",
+    "case_id": "str",
+    "plan": "str",
+    "created": "str",
+}
+"""Columns of `rows` and `history` with their pandas types, in order.
+
+Missing text is None, missing whole numbers and booleans are pandas.NA, missing numbers NaN.
+
+- options: `name=value, ...` of what differs from the variant's defaults; empty for the defaults.
+- stimulus: `workload`, `frontier` or `task`; columns that do not belong to it are missing.
+- batch: what ran (under policy `largest` the outcome states it).
+- outcome: of the case. reason: why it failed, or why this one metric is unavailable.
+- value: median of round medians in `unit`; low, high: 95 % interval from the round medians
+  (missing with fewer than three rounds and for metrics that cannot vary).
+- bound: `compute`, `memory` or `overhead`, on rows of metric `efficiency`: which floor binds.
+- implausible: faster than the machine's own ceilings allow; never ranked.
+- noise_floor: |ln ratio| below which two latencies of this run are not told apart.
+- stale: measured with another revision of the variant or another protocol version; never ranked.
+- busy: the machine was not quiet.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One quantity that rows hold: a metric, or a number derived from metrics."""
+
+    name: str
+    """Value of the column `metric` in rows."""
+    title: str
+    """Column head."""
+    unit: str
+    """Base unit of the values: s, byte, flop, count, j, w, hz, fraction, relative, token/s, ..."""
+    better: Literal["lower", "higher"] | None
+    """Direction; None for quantities that are neither good nor bad."""
+    help: str
+    """What is measured and what is not."""
+    derived: bool
+    """Computed from other metrics, never stored."""
+    varies: bool
+    """Has noise: rows differ only beyond interval and noise floor. False: exact."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperEntry:
+    """Where a mechanism comes from."""
+
+    title: str
+    authors: tuple[str, ...]
+    year: int
+    venue: str
+    url: str
+    equation: str
+    code: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendEntry:
+    """One execution of a variant."""
+
+    name: str
+    """`reference`, `compile`, or the backend's own name."""
+    title: str
+    source: str
+    """Path of its file in the repository."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantEntry:
+    """The printable half of a variant's spec."""
+
+    name: str
+    title: str
+    family: str
+    paper: PaperEntry
+    revision: int
+    formula: str
+    """LaTeX."""
+    description: str
+    """Docstring of the file that defines it; explains the symbols of `formula`."""
+    deviations: tuple[str, ...]
+    scaling: str
+    options: dict[str, Scalar]
+    """Published defaults."""
+    options_help: dict[str, str]
+    """One sentence an option."""
+    order: float
+    """Exponent of the core's FLOPs in tokens, with default options."""
+    traits: dict[str, bool]
+    uncounted: str | None
+    """What operator counters cannot see, in a sentence."""
+    backends: tuple[BackendEntry, ...]
+    source: str
+    """Path of its file in the repository."""
+    streams: int
+    """Distinct inputs of the core: 3 (q, k, v), or 2 where the keys are the queries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEntry:
+    """One accuracy task."""
+
+    name: str
+    title: str
+    revision: int
+    help: str
+    chance: float
+    """Accuracy of guessing, fraction."""
+    test_items: int
+    """Items that the accuracy counts."""
+    licence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """How the anchor case moved through a run."""
+
+    change: float
+    """Relative change from the start of the run to its end, from a robust line."""
+    spread: float
+    """(largest - smallest) / median over all visits."""
+    visits: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEntry:
+    """One run: its header as stored, and what follows from it."""
+
+    run: Run
+    folder: str
+    """`<hardware_id>/<run_id>` below results/."""
+    noise_floor: float | None
+    """|ln ratio| from interleaved A/A pairs; None with too few pairs."""
+    noise_floor_sequential: float | None
+    """The same visits, first half against second half: what a sequential design would see."""
+    drift: Drift | None
+    duty: float
+    """Time inside measured calls / wall time."""
+    ceilings: dict[str, float]
+    """Best sample of each ceiling, in its unit."""
+    outcomes: dict[str, int]
+    """Number of cases by outcome."""
+    stale: bool
+    """Measured with another protocol version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineEntry:
+    """One machine, from its newest run."""
+
+    hardware_id: str
+    environment: Environment
+    run_ids: tuple[str, ...]
+    """Newest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedNumber:
+    """One number copied from a paper or from its authors' repository. Never mixed with measured."""
+
+    paper: str
+    """File name under results/reported."""
+    variant: str
+    """Variant of the tree that the number is about."""
+    model: str
+    """The authors' name of the configuration."""
+    resolution_px: int
+    quantity: Literal["parameters", "macs", "imagenet1k_top1"]
+    value: float
+    unit: Literal["count", "mac", "fraction"]
+    exact: bool
+    """False: rounded by the authors or read off a plot (the note says which)."""
+    table: str
+    """Where in the source."""
+    url: str
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A file below results/ that the table does not use."""
+
+    path: str
+    """Relative to results/."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaderboardTable:
+    """Everything a page may show."""
+
+    rows: pandas.DataFrame
+    """Columns and types as in ROW_TYPES; newest run of each case on each machine."""
+    history: pandas.DataFrame
+    """The same columns: rows that a newer run of the same case on the same machine replaced."""
+    columns: tuple[Column, ...]
+    """Every metric that may occur in rows, measured ones first."""
+    variants: tuple[VariantEntry, ...]
+    machines: tuple[MachineEntry, ...]
+    runs: tuple[RunEntry, ...]
+    """Newest first."""
+    tasks: tuple[TaskEntry, ...]
+    reported: tuple[ReportedNumber, ...]
+    refused: tuple[Refused, ...]
+    root: Path
+    """The results folder that was read."""
