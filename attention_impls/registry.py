@@ -49,6 +49,11 @@ def add_variant_file(path: Path) -> str:
     return name
 
 
+def outside_files() -> tuple[Path, ...]:
+    """Return the variant files made known by `add_variant_file`, in that order."""
+    return tuple(_outside.values())
+
+
 def names() -> tuple[str, ...]:
     """Return the names of all variants, sorted."""
     return tuple(sorted({*names_in(_HERE / "variants"), *_outside}))

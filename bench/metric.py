@@ -36,6 +36,8 @@ class Metric:
     """Whether this metric belongs to a case on a device."""
     measure: Callable[["Subject", Protocol], Measurement]
     """Measure one round. Never returns a sentinel: `Unavailable` says why there is no number."""
+    allocator: Literal["default", "keeping"] = "default"
+    """CPU allocator policy: glibc's defaults (measured first), or pages kept between calls."""
 
 
 @cache

@@ -261,6 +261,8 @@ class Ok:
     """What really ran, e.g. the SDPA kernel family that torch chose."""
     batch: Count | None = None
     """Sequences per call; None for tasks and frontiers."""
+    checked: Text | None = None
+    """Shape of the comparison with float64, where that is smaller than the case's own."""
 
 
 @_noun
