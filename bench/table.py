@@ -167,9 +167,8 @@ class TaskEntry:
     help: str
     chance: float
     """Accuracy of guessing, fraction."""
-    test_items: int
-    """Items that the accuracy counts."""
-    licence: str
+    test_items: int | None
+    """Items that the accuracy counts; None where it is not a ratio of counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

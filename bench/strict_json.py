@@ -1,0 +1,107 @@
+"""JSON as strangers may send it: parsed strictly, or refused with a sentence."""
+
+import json
+import math
+from typing import Any
+
+DEEPEST = 16
+"""Levels of nesting that any of our formats needs, with room."""
+LINE_LENGTH = 120
+"""Objects and arrays that fit into a line are written on one."""
+
+
+class NotStrict(ValueError):
+    """The text is not the JSON we accept."""
+
+
+def parse(data: bytes) -> Any:
+    """Parse UTF-8 JSON without a byte order mark, duplicate keys, NaN, infinities or deep nesting.
+
+    Raises:
+        NotStrict: with what was found.
+    """
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise NotStrict("starts with a byte order mark; write plain UTF-8")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise NotStrict(f"not UTF-8: {error.reason} at byte {error.start}") from None
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
+    except NotStrict:
+        raise
+    except RecursionError:
+        raise NotStrict(f"nested deeper than {DEEPEST} levels") from None
+    except ValueError as error:
+        raise NotStrict(f"not JSON: {error}") from None
+    _check_depth(value)
+    return value
+
+
+def canonical(value: Any) -> str:
+    """Plain JSON data with sorted keys and no spaces: the same text for the same contents."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def pretty(value: Any) -> str:
+    """Plain JSON data with sorted keys; whatever fits stands on one line, so that diffs read well."""
+    return _block(value, "") + "\n"
+
+
+def _block(value: Any, indent: str) -> str:
+    line = _scalar(value)
+    if not isinstance(value, dict | list) or len(indent) + len(line) <= LINE_LENGTH:
+        return line
+    inner = indent + " "
+    if isinstance(value, dict):
+        items = (f"{inner}{_scalar(key)}: {_block(value[key], inner)}" for key in sorted(value))
+        return "{\n" + ",\n".join(items) + f"\n{indent}}}"
+    return "[\n" + ",\n".join(inner + _block(item, inner) for item in value) + f"\n{indent}]"
+
+
+def _scalar(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise NotStrict(f"key {twice[0]!r} occurs more than once in one object")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise NotStrict(f"{name} is not a number JSON knows; a missing number is null or left out")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise NotStrict(f"{text} is too large for a number")
+    return number
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
+            return
+    raise NotStrict(f"nested deeper than {DEEPEST} levels")
+
+
+def _children(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        children = list(value.values())
+    elif isinstance(value, list):
+        children = value
+    else:
+        return []
+    return [child for child in children if isinstance(child, dict | list)]
