@@ -1,0 +1,220 @@
+"""How plans are found and what they are given: one file each in bench/plans."""
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from attention_impls.registry import backends, names, names_in, unknown
+from bench.model import (
+    BatchPolicy,
+    Case,
+    DeviceKind,
+    DType,
+    Frontier,
+    GridSize,
+    Level,
+    Passes,
+    Plan,
+    Scalar,
+    TaskRun,
+    Workload,
+)
+
+_FOLDER = Path(__file__).parent / "plans"
+PATCH_PX = 16
+"""Side of a patch: an image of side R is a grid of R/16 x R/16 tokens, as in ViT and DeiT."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What a plan may draw on: the variants there are and the device it is for."""
+
+    variants: tuple[str, ...]
+    device: DeviceKind
+    dtypes: tuple[DType, ...] | None
+    """dtypes asked for on the command line; None leaves the choice to the plan."""
+
+    def dtypes_or(self, *default: DType) -> tuple[DType, ...]:
+        """The dtypes asked for, else the plan's own."""
+        return self.dtypes or default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Width:
+    """Channels of the layers that a plan sweeps."""
+
+    heads: int
+    head_dim: int
+
+
+DEIT_TINY = Width(heads=3, head_dim=64)
+"""192 channels, the width at which the three founding papers report their smallest models."""
+
+
+def plan_names() -> tuple[str, ...]:
+    """Return the names of all plans, sorted."""
+    return names_in(_FOLDER)
+
+
+def load_plan(name: str, scope: Scope) -> Plan:
+    """Build plan `name` for `scope`.
+
+    Raises:
+        UnknownName: no such file.
+        TypeError: the file builds a plan with another name.
+    """
+    if name not in plan_names():
+        raise unknown("plan", name, plan_names())
+    plan: Plan = importlib.import_module(f"bench.plans.{name}").plan(scope)
+    if plan.name != name:
+        raise TypeError(f"bench/plans/{name}.py builds a plan named {plan.name!r}")
+    return plan
+
+
+def everything(device: DeviceKind, dtypes: tuple[DType, ...] | None = None) -> Scope:
+    """Scope of all variants known now."""
+    return Scope(variants=names(), device=device, dtypes=dtypes)
+
+
+def only(plan: Plan, pattern: str) -> Plan:
+    """Keep the cases whose id or variant matches the shell pattern `pattern`.
+
+    The anchor and, where any timed case is left, one noise pair stay, so that the noise floor is
+    known for a partial run too.
+
+    Raises:
+        ValueError: nothing matches.
+    """
+    kept = tuple(c for c in plan.cases if _matches(c, pattern))
+    if not kept:
+        variants = ", ".join(sorted({c.variant for c in plan.cases}))
+        raise ValueError(
+            f"--only {pattern!r} matches none of the {len(plan.cases)} cases of plan {plan.name}; "
+            f"it is compared with case ids and variant names: {variants}"
+        )
+    pairs = tuple(c for c in plan.noise_pairs if _matches(c, pattern)) or plan.noise_pairs[:1]
+    minutes = plan.expected_minutes * len(kept) / len(plan.cases)
+    return replace(plan, cases=kept, noise_pairs=pairs, expected_minutes=minutes)
+
+
+def _matches(case: Case, pattern: str) -> bool:
+    return any(
+        fnmatchcase(text, pattern) for text in (case.variant, f"{case.variant}/{case.backend}")
+    ) or fnmatchcase(case.id, f"*{pattern}*")
+
+
+# Building blocks of plans -------------------------------------------------------------------------
+
+
+def image(side_px: int) -> tuple[GridSize, int, int]:
+    """Grid, resolution and patch of a square image."""
+    side = side_px // PATCH_PX
+    return GridSize(height=side, width=side), side_px, PATCH_PX
+
+
+def sequence(tokens: int) -> tuple[GridSize, None, None]:
+    """Grid of a sequence: one row, no image."""
+    return GridSize(height=1, width=tokens), None, None
+
+
+def workload_case(
+    variant: str,
+    backend: str,
+    grid: tuple[GridSize, int | None, int | None],
+    *,
+    dtype: DType,
+    passes: Passes,
+    level: Level = "layer",
+    batch: int | None = 1,
+    policy: BatchPolicy = "one",
+    width: Width = DEIT_TINY,
+    causal: bool = False,
+    options: dict[str, Scalar] | None = None,
+) -> Case:
+    """One timed case."""
+    size, resolution_px, patch_px = grid
+    return Case(
+        variant=variant,
+        backend=backend,
+        options=options or {},
+        level=level,
+        stimulus=Workload(
+            batch=batch,
+            batch_policy=policy,
+            grid=size,
+            heads=width.heads,
+            head_dim=width.head_dim,
+            causal=causal,
+            dtype=dtype,
+            passes=passes,
+            resolution_px=resolution_px,
+            patch_px=patch_px,
+        ),
+    )
+
+
+def token_budget_batch(grid: tuple[GridSize, int | None, int | None], tokens: int) -> int:
+    """Sequences that fill a budget of `tokens`, at least one."""
+    return max(1, tokens // grid[0].tokens)
+
+
+def frontier_case(
+    variant: str,
+    backend: str,
+    *,
+    memory_bytes: int,
+    dtype: DType,
+    passes: Passes,
+    width: Width = DEIT_TINY,
+) -> Case:
+    """The search for the largest token count within `memory_bytes`."""
+    return Case(
+        variant=variant,
+        backend=backend,
+        level="layer",
+        stimulus=Frontier(
+            memory_bytes=memory_bytes,
+            heads=width.heads,
+            head_dim=width.head_dim,
+            dtype=dtype,
+            passes=passes,
+        ),
+    )
+
+
+def task_cases(variant: str, task: str, seeds: int) -> Iterator[Case]:
+    """One training a seed, on the reference."""
+    for seed in range(seeds):
+        yield Case(
+            variant=variant,
+            backend="reference",
+            level="model",
+            stimulus=TaskRun(task=task, seed=seed),
+        )
+
+
+def executions(scope: Scope, *, compiled: bool) -> Iterator[tuple[str, str]]:
+    """(variant, backend) pairs: every reference and every backend with a file of its own.
+
+    Backends that only pin one of PyTorch's own choices (`sdpa_flash`, ...) are left to plan full.
+    """
+    for variant in scope.variants:
+        for backend in backends(variant):
+            if backend.startswith("sdpa_") or (backend == "compile" and not compiled):
+                continue
+            yield variant, backend
+
+
+def anchor(scope: Scope) -> Case:
+    """Softmax by PyTorch's SDPA on a 224 px image: the same in every plan, to see drift."""
+    return workload_case(
+        "softmax",
+        "sdpa",
+        image(224),
+        dtype="float32" if scope.device == "cpu" else "bfloat16",
+        passes="forward",
+        batch=1 if scope.device == "cpu" else 64,
+        policy="one" if scope.device == "cpu" else "token_budget",
+    )
