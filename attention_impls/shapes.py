@@ -1,7 +1,6 @@
 """Sizes of one attention call. Imports no torch, so that plans and pages can use it."""
 
 from dataclasses import dataclass, replace
-from typing import Self
 
 
 class UnsupportedShape(ValueError):
@@ -74,10 +73,10 @@ class AttentionShape:
         """Width of the token stream."""
         return self.heads * self.head_dim
 
-    def with_grid(self, grid: Grid) -> Self:
+    def with_grid(self, grid: Grid) -> "AttentionShape":
         """Return the same sizes on another grid."""
         return replace(self, grid=grid)
 
-    def with_batch(self, batch: int) -> Self:
+    def with_batch(self, batch: int) -> "AttentionShape":
         """Return the same sizes with another batch."""
         return replace(self, batch=batch)
