@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass as plain_dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform
 
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
@@ -18,10 +18,17 @@ SCHEMA = 1
 PROTOCOL_VERSION = 1
 """Version of how we measure; results compare only within one version."""
 
+_T = TypeVar("_T")
 _STRICT = ConfigDict(
     extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
 )
-_noun = dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def _noun(noun: type[_T]) -> type[_T]:
+    built = dataclass(noun, frozen=True, slots=True, kw_only=True, config=_STRICT)
+    return cast("type[_T]", built)
+
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.\-]{0,95}$")]
 Text = Annotated[str, Field(max_length=4000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f<>]*$")]

@@ -10,7 +10,7 @@ LINE_LENGTH = 120
 """Objects and arrays that fit into a line are written on one."""
 
 
-class NotStrict(ValueError):
+class StrictJsonError(ValueError):
     """The text is not the JSON we accept."""
 
 
@@ -18,14 +18,14 @@ def parse(data: bytes) -> Any:
     """Parse UTF-8 JSON without a byte order mark, duplicate keys, NaN, infinities or deep nesting.
 
     Raises:
-        NotStrict: with what was found.
+        StrictJsonError: with what was found.
     """
     if data.startswith(b"\xef\xbb\xbf"):
-        raise NotStrict("starts with a byte order mark; write plain UTF-8")
+        raise StrictJsonError("starts with a byte order mark; write plain UTF-8")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise NotStrict(f"not UTF-8: {error.reason} at byte {error.start}") from None
+        raise StrictJsonError(f"not UTF-8: {error.reason} at byte {error.start}") from None
     try:
         value = json.loads(
             text,
@@ -33,12 +33,12 @@ def parse(data: bytes) -> Any:
             parse_constant=_no_constant,
             parse_float=_finite,
         )
-    except NotStrict:
+    except StrictJsonError:
         raise
     except RecursionError:
-        raise NotStrict(f"nested deeper than {DEEPEST} levels") from None
+        raise StrictJsonError(f"nested deeper than {DEEPEST} levels") from None
     except ValueError as error:
-        raise NotStrict(f"not JSON: {error}") from None
+        raise StrictJsonError(f"not JSON: {error}") from None
     _check_depth(value)
     return value
 
@@ -49,7 +49,7 @@ def canonical(value: Any) -> str:
 
 
 def pretty(value: Any) -> str:
-    """Plain JSON data with sorted keys; whatever fits stands on one line, so that diffs read well."""
+    """Plain JSON data with sorted keys; what fits stands on one line, so that diffs read well."""
     return _block(value, "") + "\n"
 
 
@@ -73,18 +73,20 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise NotStrict(f"key {twice[0]!r} occurs more than once in one object")
+        raise StrictJsonError(f"key {twice[0]!r} occurs more than once in one object")
     return found
 
 
 def _no_constant(name: str) -> float:
-    raise NotStrict(f"{name} is not a number JSON knows; a missing number is null or left out")
+    raise StrictJsonError(
+        f"{name} is not a number JSON knows; a missing number is null or left out"
+    )
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise NotStrict(f"{text} is too large for a number")
+        raise StrictJsonError(f"{text} is too large for a number")
     return number
 
 
@@ -94,7 +96,7 @@ def _check_depth(value: Any) -> None:
         level = [child for parent in level for child in _children(parent)]
         if not level:
             return
-    raise NotStrict(f"nested deeper than {DEEPEST} levels")
+    raise StrictJsonError(f"nested deeper than {DEEPEST} levels")
 
 
 def _children(value: Any) -> list[Any]:

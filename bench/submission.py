@@ -40,7 +40,7 @@ NOT_RUNS = ("reported",)
 """Folders of results/ that hold something else."""
 
 
-class AlreadyThere(FileExistsError):
+class RunExistsError(FileExistsError):
     """The run that was to be written is in results/ already; runs are never overwritten."""
 
 
@@ -80,7 +80,7 @@ def write_run(root: Path, header: Run, files: Iterable[VariantRecords]) -> Path:
         files: the records, one object a variant; their `run_id` is ignored too.
 
     Raises:
-        AlreadyThere: the very same run has been written before.
+        RunExistsError: the very same run has been written before.
         ValueError: no records, or two files for one variant.
         OSError: the disk is full or not writable; nothing is left behind.
     """
@@ -89,7 +89,7 @@ def write_run(root: Path, header: Run, files: Iterable[VariantRecords]) -> Path:
     texts["run.json"] = strict_json.pretty(to_json(header))
     folder = root / header.environment.hardware_id / header.run_id
     if folder.exists():
-        raise AlreadyThere(f"{folder} is there already; runs are never overwritten")
+        raise RunExistsError(f"{folder} is there already; runs are never overwritten")
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
     try:
@@ -192,8 +192,8 @@ def _sync(folder: Path) -> None:
 # Reading ------------------------------------------------------------------------------------------
 
 
-class _Bad(ValueError):
-    """Internal: why the file at `path` is refused."""
+class RefusedError(ValueError):
+    """The file at `path` is not accepted, and why."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(reason)
@@ -213,7 +213,7 @@ def read_results(root: Path) -> tuple[tuple[StoredRun, ...], tuple[Refusal, ...]
         for folder in _folders(root, machine, refusals):
             try:
                 runs.append(read_run(folder))
-            except _Bad as bad:
+            except RefusedError as bad:
                 refusals.append(Refusal(path=_inside(root, bad.path), reason=bad.reason))
     return (
         tuple(sorted(runs, key=lambda stored: (stored.run.created, stored.run.run_id))),
@@ -225,25 +225,27 @@ def read_run(folder: Path) -> StoredRun:
     """Read the run in `folder`, whose name and parent must agree with its contents.
 
     Raises:
-        ValueError: with the reason; `path` names the file.
+        RefusedError: naming the file and the reason.
     """
     documents = {path.name: _document(path) for path in _members(folder)}
     if "run.json" not in documents:
-        raise _Bad(folder, "run.json is missing")
+        raise RefusedError(folder, "run.json is missing")
     names = sorted(set(documents) - {"run.json"})
     run_path = folder / "run.json"
     run: Run = _validated(Run, documents["run.json"][0], run_path)
     _check_names(folder, run, names)
     for name in names:
         if run.files[name] != _sha256(documents[name][1]):
-            raise _Bad(folder / name, "sha256 differs from the one in run.json: the file changed")
+            raise RefusedError(
+                folder / name, "sha256 differs from the one in run.json: the file changed"
+            )
     files = tuple(_variant_file(folder / name, documents[name][0], run) for name in names)
     expected = content_id(
         documents["run.json"][0],
         {name.removesuffix(".json"): documents[name][0] for name in names},
     )
     if run.run_id != expected:
-        raise _Bad(
+        raise RefusedError(
             run_path,
             f"run_id is {run.run_id}, the contents give {expected}: the run was edited; "
             "results are measured again, never changed",
@@ -254,32 +256,32 @@ def read_run(folder: Path) -> StoredRun:
 def _check_names(folder: Path, run: Run, names: Sequence[str]) -> None:
     run_path = folder / "run.json"
     if folder.name != run.run_id:
-        raise _Bad(run_path, f"run_id is {run.run_id}, the folder is named {folder.name}")
+        raise RefusedError(run_path, f"run_id is {run.run_id}, the folder is named {folder.name}")
     if folder.parent.name != run.environment.hardware_id:
-        raise _Bad(
+        raise RefusedError(
             run_path,
             f"hardware_id is {run.environment.hardware_id}, the folder above is named "
             f"{folder.parent.name}",
         )
     for name in sorted(set(run.files) ^ set(names)):
         told = "is not listed in run.json" if name in names else "is listed in run.json, not there"
-        raise _Bad(folder / name, told)
+        raise RefusedError(folder / name, told)
     if not names:
-        raise _Bad(folder, "no variant file: a run holds at least one")
+        raise RefusedError(folder, "no variant file: a run holds at least one")
 
 
 def _variant_file(path: Path, document: dict[str, Any], run: Run) -> VariantRecords:
     file: VariantRecords = _validated(VariantRecords, document, path)
     if path.name != f"{file.variant}.json":
-        raise _Bad(path, f"variant is {file.variant}, the file is named {path.name}")
+        raise RefusedError(path, f"variant is {file.variant}, the file is named {path.name}")
     if file.run_id != run.run_id:
-        raise _Bad(path, f"run_id is {file.run_id}, run.json says {run.run_id}")
+        raise RefusedError(path, f"run_id is {file.run_id}, run.json says {run.run_id}")
     ids = [record.case.id for record in file.records]
     if ids != sorted(set(ids)):
-        raise _Bad(path, "records are not sorted by case id, or one case occurs twice")
+        raise RefusedError(path, "records are not sorted by case id, or one case occurs twice")
     for index, record in enumerate(file.records):
         if record.case.variant != file.variant:
-            raise _Bad(
+            raise RefusedError(
                 path, f"records.{index}.case.variant is {record.case.variant}, not {file.variant}"
             )
     return file
@@ -292,7 +294,7 @@ def _validated(type_: Any, document: dict[str, Any], path: Path) -> Any:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "document"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise _Bad(path, f"{where}: {first['msg']}{more}") from None
+        raise RefusedError(path, f"{where}: {first['msg']}{more}") from None
 
 
 UPGRADES: dict[int, Any] = {}
@@ -300,12 +302,14 @@ UPGRADES: dict[int, Any] = {}
 
 
 def upgraded(document: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return `document` in the newest schema; raises `ValueError` where that is not possible."""
+    """Return `document` in the newest schema; raises RefusedError where that is impossible."""
     number = document.get("schema")
     if type(number) is not int or number < 1:
-        raise _Bad(path, f"schema: got {number!r}, must be a whole number from 1 to {SCHEMA}")
+        raise RefusedError(
+            path, f"schema: got {number!r}, must be a whole number from 1 to {SCHEMA}"
+        )
     if number > SCHEMA:
-        raise _Bad(
+        raise RefusedError(
             path,
             f"schema: {number} is newer than this attnbench reads ({SCHEMA}); update attnbench",
         )
@@ -317,29 +321,29 @@ def upgraded(document: dict[str, Any], path: Path) -> dict[str, Any]:
 def _document(path: Path) -> tuple[dict[str, Any], bytes]:
     size = path.lstat().st_size
     if size > LARGEST_FILE_BYTES:
-        raise _Bad(path, f"{size:,} bytes, allowed {LARGEST_FILE_BYTES:,}")
+        raise RefusedError(path, f"{size:,} bytes, allowed {LARGEST_FILE_BYTES:,}")
     data = path.read_bytes()
     try:
         document = strict_json.parse(data)
-    except strict_json.NotStrict as error:
-        raise _Bad(path, str(error)) from None
+    except strict_json.StrictJsonError as error:
+        raise RefusedError(path, str(error)) from None
     if not isinstance(document, dict):
-        raise _Bad(path, f"holds a {type(document).__name__}, must be an object")
+        raise RefusedError(path, f"holds a {type(document).__name__}, must be an object")
     return document, data
 
 
 def _members(folder: Path) -> list[Path]:
     members = sorted(folder.iterdir())
     if len(members) > MOST_FILES:
-        raise _Bad(folder, f"{len(members)} files, allowed {MOST_FILES}")
+        raise RefusedError(folder, f"{len(members)} files, allowed {MOST_FILES}")
     for path in members:
         mode = path.lstat().st_mode
         if not stat.S_ISREG(mode):
-            raise _Bad(path, "is not a plain file; links and folders are not allowed here")
+            raise RefusedError(path, "is not a plain file; links and folders are not allowed here")
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.\-]{0,95}\.json", path.name):
-            raise _Bad(path, "name is not `<variant>.json` or `run.json` in lower case")
+            raise RefusedError(path, "name is not `<variant>.json` or `run.json` in lower case")
         if mode & 0o111:
-            raise _Bad(path, "is executable; results are data: chmod -x")
+            raise RefusedError(path, "is executable; results are data: chmod -x")
     return members
 
 
