@@ -1,0 +1,159 @@
+"""Every task of this project: `nox -l` lists them, `nox -s NAME` runs one.
+
+All sessions share one virtual environment, `.nox/attnbench`, so that torch is installed once. It is
+installed again only when pyproject.toml, constraints.txt, the interpreter or the folder changes.
+Set ATTNBENCH_PYTHON to the path of an interpreter that already has everything (a cluster's own
+torch, say): the sessions then use it as it is and install nothing.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "tests", "check", "site"]
+nox.options.default_venv_backend = "none"  # see the module docstring: `environment` makes the one
+
+ROOT = Path(__file__).resolve().parent
+ENVIRONMENT = ROOT / ".nox" / "attnbench"
+STAMP = ENVIRONMENT / "installed.json"
+SCRIPTS = "Scripts" if os.name == "nt" else "bin"
+OLDEST_PYTHON = (3, 11)
+PATIENCE_S = 60.0
+"""Time a run may take to write its last lines after Ctrl-C; nox alone would kill it at once."""
+
+
+def environment(session: nox.Session, *groups: str) -> Path:
+    """Return the interpreter of the shared environment, with the project and `groups` installed."""
+    if own := os.environ.get("ATTNBENCH_PYTHON"):
+        session.log(f"using {own} as it is (ATTNBENCH_PYTHON)")
+        return Path(own)
+    if sys.version_info < OLDEST_PYTHON:
+        session.error(
+            f"attnbench needs Python {'.'.join(map(str, OLDEST_PYTHON))} or newer, nox runs on "
+            f"{platform.python_version()}; install nox with a newer Python"
+        )
+    python = ENVIRONMENT / SCRIPTS / ("python.exe" if os.name == "nt" else "python")
+    fingerprint = _fingerprint()
+    installed = _installed(python, fingerprint)
+    missing = [group for group in ("project", *groups) if group not in installed]
+    if not missing:
+        return python
+    if not installed:
+        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+        session.log("making the shared environment (once; torch is large, this takes a while)")
+        _call(session, sys.executable, "-m", "virtualenv", "--quiet", str(ENVIRONMENT))
+    table = nox.project.load_toml(ROOT / "pyproject.toml")
+    wanted = nox.project.dependency_groups(table, *groups)
+    constraints = ["--constraint", str(ROOT / "constraints.txt")]
+    _call(session, str(python), "-m", "pip", "install", *constraints, "-e", str(ROOT), *wanted)
+    stamp = {"fingerprint": fingerprint, "groups": sorted({*installed, "project", *groups})}
+    STAMP.write_text(json.dumps(stamp), encoding="utf-8")
+    return python
+
+
+def _fingerprint() -> str:
+    """Digest of everything that decides what has to be installed."""
+    inputs = [(ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+    where = f"{ROOT} {sys.executable} {platform.python_version()}".encode()
+    return hashlib.sha256(b"\0".join([*inputs, where])).hexdigest()
+
+
+def _installed(python: Path, fingerprint: str) -> tuple[str, ...]:
+    """Return the groups that are installed and up to date."""
+    if not (python.exists() and STAMP.exists()):
+        return ()
+    stamp = json.loads(STAMP.read_text(encoding="utf-8"))
+    return tuple(stamp["groups"]) if stamp["fingerprint"] == fingerprint else ()
+
+
+def _call(session: nox.Session, *command: str, patience_s: float | None = 0.3) -> None:
+    session.run(*command, external=True, interrupt_timeout=patience_s)
+
+
+def _tool(python: Path, name: str) -> str:
+    return str(python.parent / name)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure this machine, write results/, render the site: `-- --plan smoke --only inline`."""
+    python = environment(session)
+    session.chdir(ROOT)
+    _call(session, str(python), "-m", "bench.cli", "run", *session.posargs, patience_s=PATIENCE_S)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the whole test suite, without a GPU or a network: `-- tests/docs -k readme`."""
+    python = environment(session, "tests")
+    session.chdir(ROOT)
+    jobs = [] if session.posargs else ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]
+    chosen = session.posargs or ["-m", "not gpu", "--benchmark-disable"]
+    _call(session, str(python), "-m", "pytest", *jobs, *chosen)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, formatting, who imports whom, spelling, and that schema.json is up to date."""
+    python = environment(session, "lint")
+    session.chdir(ROOT)
+    _call(session, _tool(python, "ruff"), "check", ".")
+    _call(session, _tool(python, "ruff"), "format", "--check", ".")
+    _call(session, _tool(python, "lint-imports"))
+    _call(session, _tool(python, "codespell"))
+    _call(session, str(python), "-m", "bench.submission", "--check-schema")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types with pyright, strictly."""
+    python = environment(session, "tests", "types")
+    session.chdir(ROOT)
+    _call(session, str(python), "-m", "pyright", "--pythonpath", str(python), *session.posargs)
+
+
+@nox.session
+def check(session: nox.Session) -> None:
+    """Validate everything under results/."""
+    python = environment(session)
+    session.chdir(ROOT)
+    _call(session, str(python), "-m", "bench.cli", "check", *session.posargs)
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """Render results/ into site/_build: `-- --out DIR`, `-- --serve` to browse it."""
+    python = environment(session)
+    session.chdir(ROOT)
+    _call(session, str(python), "-m", "bench.cli", "site", *session.posargs, patience_s=PATIENCE_S)
+
+
+@nox.session
+def micro(session: nox.Session) -> None:
+    """Time a few calls with pytest-benchmark: `-- -k inline --benchmark-compare`."""
+    python = environment(session, "tests")
+    session.chdir(ROOT)
+    _call(session, str(python), "-m", "pytest", "bench_micro", "--benchmark-only", *session.posargs)
+
+
+@nox.session
+def vector(session: nox.Session) -> None:
+    """Write the test vector of a variant: `-- NAME`."""
+    python = environment(session)
+    session.chdir(ROOT)
+    _call(session, str(python), "-m", "bench.vector", *session.posargs)
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """Run the tests that need a CUDA device."""
+    python = environment(session, "tests")
+    session.chdir(ROOT)
+    _call(session, str(python), "-m", "pytest", "-m", "gpu", *session.posargs)
