@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Diverged(RuntimeError):
+class DivergedError(RuntimeError):
     """The loss stopped being a finite number; says at which step."""
 
 
@@ -60,7 +60,7 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, seed
         seed: of the data order.
 
     Raises:
-        Diverged: the loss became NaN or infinite.
+        DivergedError: the loss became NaN or infinite.
     """
     order = torch.Generator().manual_seed(seed)
     decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -90,7 +90,7 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, seed
             optimizer.step()
             epoch_loss += loss.detach()
         if not torch.isfinite(epoch_loss):
-            raise Diverged(
+            raise DivergedError(
                 f"the loss is not finite in epoch {epoch + 1} of {recipe.epochs} "
                 f"(steps {epoch * per_epoch + 1} to {(epoch + 1) * per_epoch})"
             )

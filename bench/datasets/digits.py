@@ -7,6 +7,7 @@ every machine has the same one. The sha256 below is of the pixel and label bytes
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 LICENCE = "CC BY 4.0"
 
 
-class WrongData(RuntimeError):
+class WrongDataError(RuntimeError):
     """The data on this machine are not the ones the task is defined on."""
 
 
@@ -38,12 +39,13 @@ class Digits:
 
 
 def read() -> Digits:
-    """Read the data. Raises WrongData when a scikit-learn release changed them."""
-    pixels, labels = load_digits(return_X_y=True)
-    pixels, labels = pixels.astype(np.uint8), labels.astype(np.uint8)
+    """Read the data. Raises WrongDataError when a scikit-learn release changed them."""
+    bunch: Any = load_digits()
+    pixels = np.asarray(bunch.data).astype(np.uint8)
+    labels = np.asarray(bunch.target).astype(np.uint8)
     found = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
     if found != SHA256:
-        raise WrongData(
+        raise WrongDataError(
             f"digits: sha256 of scikit-learn's data is {found}, must be {SHA256}; "
             "install the locked scikit-learn version"
         )

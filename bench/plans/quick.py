@@ -67,6 +67,7 @@ def plan(scope: Scope) -> Plan:
         protocol=Protocol(
             rounds=3, warmup_s=0.1, warmup_cap_s=0.5, sample_s=0.1, least_samples=5,
             most_samples=60, sample_cap_s=1.5, timeout_s=60.0, anchor_every=25,
+            memory_limit_bytes=4 * 2**30 if scope.device == "cpu" else None,
         ),
         cases=unique_cases(_cases(scope)),
         noise_pairs=(anchor(scope), *(c for c in unique_cases(pairs) if c != anchor(scope))),

@@ -34,9 +34,7 @@ def _cases(scope: Scope) -> Iterator[Case]:
                 yield workload_case(variant, backend, image(side), dtype=dtype, passes="forward")
             for side in (224, 512, 1024):
                 grid = image(side)
-                yield workload_case(
-                    variant, backend, grid, dtype=dtype, passes="forward_backward"
-                )
+                yield workload_case(variant, backend, grid, dtype=dtype, passes="forward_backward")
                 yield workload_case(
                     variant, backend, grid, dtype=dtype, passes="forward", level="core"
                 )
@@ -83,6 +81,7 @@ def plan(scope: Scope) -> Plan:
         protocol=Protocol(
             rounds=3, warmup_s=0.1, warmup_cap_s=1.0, sample_s=0.15, least_samples=5,
             most_samples=60, sample_cap_s=3.0, timeout_s=120.0, anchor_every=25,
+            memory_limit_bytes=8 * 2**30 if on_cpu else None,
         ),
         cases=unique_cases(_cases(scope)),
         noise_pairs=(anchor(scope), *(c for c in unique_cases(pairs) if c != anchor(scope))),

@@ -1,0 +1,286 @@
+"""The command `attnbench`: one verb a thing a person wants to do."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from bench.checkout import suite_version
+
+_RESULTS = click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results"),
+    show_default=True,
+    help="Folder of the results.",
+)
+_PLAN = click.option("--plan", "plan_name", default="quick", show_default=True, help="Which cases.")
+_ONLY = click.option("--only", help="Keep cases whose variant or id matches this shell pattern.")
+_DEVICE = click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda where there is one."
+)
+_DTYPE = click.option(
+    "--dtype",
+    "dtypes",
+    multiple=True,
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="May be repeated. Default: what the plan says.",
+)
+_VARIANT_FILE = click.option(
+    "--variant-file",
+    "variant_files",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A variant from outside the tree; may be repeated.",
+)
+
+
+class _Failure(click.ClickException):
+    """An error that a person can act on: its text, no traceback, exit status 1."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(suite_version(), prog_name="attnbench")
+def main() -> None:
+    """Benchmark attention mechanisms and publish what was measured."""
+
+
+@main.command(name="list")
+@_VARIANT_FILE
+def list_(variant_files: tuple[Path, ...]) -> None:
+    """List variants with their backends, plans, metrics and tasks."""
+    from attention_impls.registry import backends, load, names
+    from bench.metric import metrics
+    from bench.plan import everything, load_plan, plan_names
+    from bench.task import tasks
+
+    _add_variants(variant_files)
+    for name in names():
+        click.echo(f"variant  {name:18} {load(name).title}  [{', '.join(backends(name))}]")
+    for name in plan_names():
+        plan = load_plan(name, everything("cpu"))
+        click.echo(
+            f"plan     {name:18} {plan.purpose}  "
+            f"[{len(plan.cases)} cases, about {plan.expected_minutes:g} min on 2 CPU cores]"
+        )
+    for metric in metrics():
+        click.echo(f"metric   {metric.name:18} {metric.title} [{metric.unit}]")
+    for task in tasks():
+        click.echo(f"task     {task.name:18} {task.title}")
+
+
+@main.command()
+@_PLAN
+@_ONLY
+@_DEVICE
+@_DTYPE
+@_VARIANT_FILE
+@_RESULTS
+@click.option("--resume", is_flag=True, help="Go on with the last run that was stopped.")
+@click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
+@click.option("--executor", default="local", show_default=True, help="Who runs the cases.")
+@click.option(
+    "--submitted-by", default="anonymous", show_default=True, help="Account name for the record."
+)
+@click.option(
+    "--site",
+    "site_folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("site/_build"),
+    show_default=True,
+    help="Where the page is rendered.",
+)
+def run(
+    plan_name: str,
+    only: str | None,
+    device: str | None,
+    dtypes: tuple[str, ...],
+    variant_files: tuple[Path, ...],
+    results: Path,
+    resume: bool,
+    threads: int | None,
+    executor: str,
+    submitted_by: str,
+    site_folder: Path,
+) -> None:
+    """Measure this machine, write results/, render the site."""
+    from bench import plan as plans
+    from bench.measure import Order, measure
+    from bench.summary import last_screen
+    from bench.terminal import Terminal
+
+    console = Console()
+    _add_variants(variant_files)
+    chosen = _device(device)
+    with _explained():
+        plan = plans.load_plan(plan_name, plans.everything(chosen, _dtypes(dtypes)))
+        if only is not None:
+            plan = plans.only(plan, only)
+    order = Order(
+        plan=plan,
+        device=chosen,
+        threads=threads or _usable_cpus(),
+        results=results.resolve(),
+        resume=resume,
+        only=only,
+        submitted_by=submitted_by,
+        executor=executor,
+    )
+    console.print(
+        f"attnbench {suite_version()}: plan [bold]{plan.name}[/bold], {len(plan.cases)} cases, "
+        f"{chosen}, about {plan.expected_minutes:.0f} min",
+        highlight=False,
+    )
+    try:
+        with Terminal(console) as terminal, _explained():
+            finished = measure(order, terminal)
+    except KeyboardInterrupt:
+        again = " ".join(["nox -s bench --", *_without_resume(sys.argv[2:]), "--resume"])
+        console.print(
+            f"\nStopped. Nothing measured is lost; go on with\n  {again}", highlight=False
+        )
+        raise SystemExit(130) from None
+    page = _render(results, site_folder)
+    last_screen(finished, page, console)
+
+
+@main.command()
+@click.argument("row")
+@_RESULTS
+@_DEVICE
+@_VARIANT_FILE
+def repro(row: str, results: Path, device: str | None, variant_files: tuple[Path, ...]) -> None:
+    """Measure one published row again and say whether it agrees. ROW: a case id or its start."""
+    from bench.repeat import repeat_row
+
+    _add_variants(variant_files)
+    with _explained():
+        agreed = repeat_row(row, results.resolve(), _device(device), Console())
+    raise SystemExit(0 if agreed else 1)
+
+
+@main.command()
+@click.argument("run_a")
+@click.argument("run_b")
+@_RESULTS
+def compare(run_a: str, run_b: str, results: Path) -> None:
+    """Compare two runs case by case: faster, slower or undecided."""
+    from bench.reproduce import compare_runs
+
+    with _explained():
+        click.echo(compare_runs(results.resolve(), run_a, run_b))
+
+
+@main.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@_RESULTS
+def check(paths: tuple[Path, ...], results: Path) -> None:
+    """Validate results: the one validator that CI and the site use."""
+    from bench.rules import check_results
+
+    findings = check_results(results.resolve(), paths)
+    for finding in findings:
+        click.echo(str(finding))
+    errors = sum(finding.severity == "error" for finding in findings)
+    click.echo(f"{errors} errors, {len(findings) - errors} other findings")
+    raise SystemExit(1 if errors else 0)
+
+
+@main.command()
+@_RESULTS
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("site/_build"),
+    show_default=True,
+    help="Folder for the pages.",
+)
+def site(results: Path, out: Path) -> None:
+    """Render results/ into a static site that opens from disk."""
+    click.echo(_render(results, out))
+
+
+@main.command()
+@click.argument("run_id", required=False)
+@_RESULTS
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "json", "pytest-benchmark"]),
+    default="csv",
+    show_default=True,
+    help="pytest-benchmark needs a RUN_ID.",
+)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Default: stdout.")
+def export(run_id: str | None, results: Path, form: str, out: Path | None) -> None:
+    """Write the whole table, or one run, in a form other tools read."""
+    from bench.export import exported
+
+    with _explained():
+        text = exported(results.resolve(), run_id, form)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        out.write_text(text, encoding="utf-8")
+
+
+def _add_variants(files: tuple[Path, ...]) -> None:
+    from attention_impls.registry import add_variant_file
+
+    with _explained():
+        for file in files:
+            add_variant_file(file)
+
+
+def _device(asked: str | None) -> Any:
+    if asked is not None:
+        return asked
+    # asks the driver instead of starting CUDA in this process, which workers are forked from
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _usable_cpus() -> int:
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _dtypes(asked: tuple[str, ...]) -> Any:
+    return asked or None
+
+
+def _render(results: Path, out: Path) -> Path:
+    """Build the site in a process of its own: the generator is a program above this one."""
+    command = [sys.executable, "-m", "leaderboard", "--results", str(results), "--out", str(out)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise _Failure(f"the site was not rendered:\n{done.stderr}")
+    return out / "index.html"
+
+
+def _without_resume(arguments: list[str]) -> list[str]:
+    return [argument for argument in arguments if argument != "--resume"]
+
+
+class _explained:  # noqa: N801  # reads as a statement: with _explained()
+    """Turn the errors that a person can act on into a message without a traceback."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        from attention_impls.registry import UnknownName
+        from bench.journal import JournalError
+        from bench.measure import NothingToResumeError
+
+        if isinstance(
+            error, (UnknownName, ValueError, OSError, JournalError, NothingToResumeError)
+        ):
+            raise _Failure(str(error)) from error

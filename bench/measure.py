@@ -1,0 +1,152 @@
+"""One run from plan to results folder: the path every measurement takes.
+
+machine -> journal -> executor -> records -> results/<hardware_id>/<run_id>/
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from attention_impls.registry import outside_files
+from bench import launch, merge, submission
+from bench.checkout import checkout
+from bench.executor import Progress, executor
+from bench.journal import Header, Journal, JournalError, describe_variants
+from bench.model import Conditions, DeviceKind, Plan, Record, Run, VariantRecords
+
+JOURNALS = Path(".attnbench")
+"""Where unfinished runs are kept, below the folder that holds results/."""
+
+
+class NothingToResumeError(RuntimeError):
+    """`--resume` was asked for, but no unfinished run fits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What the command line asks for."""
+
+    plan: Plan
+    device: DeviceKind
+    threads: int
+    results: Path
+    resume: bool
+    only: str | None
+    submitted_by: str
+    executor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A run that is in results/."""
+
+    folder: Path
+    run: Run
+    records: tuple[Record, ...]
+    conditions: Conditions
+
+
+def measure(order: Order, progress: Progress) -> Finished:
+    """Measure, and write the run.
+
+    Raises:
+        NothingToResumeError: `resume` without an unfinished run of this plan on this machine.
+        JournalError: the journal cannot be written, or belongs to other code or hardware.
+        KeyboardInterrupt: after the running case was stopped; the journal can be resumed.
+    """
+    progress.note("measuring the machine's own limits")
+    environment, ceilings = launch.measure_machine(order.device, order.threads)
+    code = checkout()
+    header = Header(
+        plan=order.plan,
+        environment=environment,
+        ceilings=ceilings,
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        suite_version=code.version,
+        commit=code.commit,
+        dirty=code.dirty or bool(outside_files()),
+        only=order.only,
+        variants=describe_variants(order.plan),
+        variant_files=tuple(str(path) for path in outside_files()),
+    )
+    folder = order.results.parent / JOURNALS
+    with _resumed(folder, header) if order.resume else _fresh(folder, header) as journal:
+        executor(order.executor).run(order.plan, journal, order.device, progress)
+        finished = _written(order, journal)
+        journal.path.rename(_done(journal.path))
+    return finished
+
+
+def unfinished(folder: Path) -> tuple[Path, ...]:
+    """Return the journals of runs that did not end, newest first."""
+    return tuple(sorted((folder / JOURNALS).glob("*.jsonl"), reverse=True))
+
+
+def _fresh(folder: Path, header: Header) -> Journal:
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = header.created.replace("-", "").replace(":", "").lower()
+    return Journal.create(folder / f"{stamp}-{header.plan.name}.jsonl", header)
+
+
+def _resumed(folder: Path, header: Header) -> Journal:
+    reasons: list[str] = []
+    for path in unfinished(folder.parent):
+        try:
+            journal = Journal.open(path)
+        except JournalError as error:
+            reasons.append(f"{path.name}: {error}")
+            continue
+        try:
+            journal.check_resumable(header)
+        except JournalError as error:
+            journal.close()
+            reasons.append(f"{path.name}: {error}")
+            continue
+        return journal
+    listed = "".join(f"\n  {reason}" for reason in reasons)
+    raise NothingToResumeError(
+        f"no unfinished run in {folder} can be resumed with plan {header.plan.name}; "
+        f"run without --resume to start anew.{listed}"
+    )
+
+
+def _done(path: Path) -> Path:
+    finished = path.parent / "finished"
+    finished.mkdir(exist_ok=True)
+    return finished / path.name
+
+
+def _written(order: Order, journal: Journal) -> Finished:
+    header = journal.header
+    records = merge.records(order.plan, journal)
+    conditions = merge.conditions(order.plan, journal)
+    run = Run(
+        run_id="not-yet-known",
+        created=header.created,
+        submitted_by=order.submitted_by,
+        suite_version=header.suite_version,
+        commit=header.commit,
+        dirty=header.dirty,
+        plan=order.plan.name,
+        plan_digest=order.plan.digest,
+        only=header.only,
+        protocol=order.plan.protocol,
+        environment=header.environment,
+        ceilings=header.ceilings,
+        conditions=conditions,
+        files={},
+    )
+    files = [
+        VariantRecords(
+            run_id="not-yet-known",
+            variant=variant,
+            source_sha256=source.source_sha256,
+            records=tuple(r for r in records if r.case.variant == variant),
+        )
+        for variant, source in header.variants.items()
+        if any(r.case.variant == variant for r in records)
+    ]
+    path = submission.write_run(order.results, run, files)
+    return Finished(
+        folder=path, run=submission.read_run(path).run, records=records, conditions=conditions
+    )

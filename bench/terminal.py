@@ -1,0 +1,126 @@
+"""What a person sees while a plan runs: what runs now, done/total, failures so far, time left."""
+
+import time
+from collections import Counter
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from bench.model import Case, Frontier, NotRun, Ok, Outcome, TaskRun, Unsupported, Workload
+
+_LINE_EVERY_S = 15.0
+"""Without a terminal (a log file, CI) one plain line is printed so often."""
+_EXPECTED = (Ok, Unsupported, NotRun)
+"""Endings that are not failures: refused with a reason is an answer."""
+
+
+def case_words(case: Case) -> str:
+    """The case in a few words, as a person would say it."""
+    match case.stimulus:
+        case TaskRun():
+            what = f"{case.stimulus.task}, seed {case.stimulus.seed}"
+        case Frontier():
+            what = f"largest N in {case.stimulus.memory_bytes // 2**20} MiB"
+        case Workload() as w:
+            side = f"{w.resolution_px} px" if w.resolution_px else f"{w.tokens} tokens"
+            batch = "largest batch" if w.batch is None else f"batch {w.batch}"
+            passes = "fwd+bwd" if w.passes == "forward_backward" else "fwd"
+            what = f"{side}, {batch}, {passes}, {w.dtype}, {case.level}"
+    options = "".join(f" {name}={value}" for name, value in sorted(case.options.items()))
+    return f"{case.variant}/{case.backend}{options}: {what}"
+
+
+class Terminal:
+    """Live display on a terminal, a line every fifteen seconds elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._failures: Counter[str] = Counter()
+        self._task: TaskID | None = None
+        self._last_line_s = time.monotonic()
+        self._begin_s: float | None = None
+        self._done_at_begin = 0
+        self._bar = Progress(
+            SpinnerColumn(),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[failures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.description}"),
+            console=console,
+            speed_estimate_period=300,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "Terminal":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def started(self, case: Case, done: int, total: int) -> None:
+        """Show what runs now."""
+        words = case_words(case)
+        if self._begin_s is None:
+            self._begin_s, self._done_at_begin = time.monotonic(), done
+        if self._task is None:
+            self._task = self._bar.add_task(
+                words, total=total, completed=done, failures=self._failure_words()
+            )
+        self._bar.update(
+            self._task,
+            description=words,
+            completed=done,
+            total=total,
+            failures=self._failure_words(),
+        )
+        if not self._console.is_terminal and time.monotonic() - self._last_line_s > _LINE_EVERY_S:
+            self._last_line_s = time.monotonic()
+            self._console.print(
+                f"{done}/{total}  {self._failure_words()}  {self._left(done, total)}  now {words}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def finished(self, case: Case, outcome: Outcome) -> None:
+        """Count a failure and say it at once, above the bar."""
+        if isinstance(outcome, _EXPECTED):
+            return
+        self._failures[outcome.kind] += 1
+        self._console.print(
+            f"[yellow]{outcome.kind}[/yellow] {case_words(case)}", highlight=False, soft_wrap=True
+        )
+
+    def note(self, text: str) -> None:
+        """Say something that is not about one case."""
+        self._console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+    def _failure_words(self) -> str:
+        failed = sum(self._failures.values())
+        return "no failures" if failed == 0 else f"{failed} failed"
+
+    def _left(self, done: int, total: int) -> str:
+        here = done - self._done_at_begin
+        if self._begin_s is None or here < 5:
+            return "time left unknown yet"
+        seconds = (time.monotonic() - self._begin_s) / here * (total - done)
+        return f"about {seconds / 60:.1f} min left"
