@@ -26,6 +26,7 @@ class Attention(Protocol):
     ) -> Float[Tensor, "batch tokens channels"]: ...
 
 
+@runtime_checkable
 class Mix(Protocol):
     """Core level: mixes values between tokens, given queries, keys and values.
 

@@ -1,0 +1,247 @@
+"""The two FLOPs witnesses against hand-computed truth, and what each is known to miss."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attention_impls import AttentionShape, Grid
+from attention_impls.multihead import FunctionMix, MultiHead
+from bench.counting import FvcoreCount, fft_flops, fvcore_flops, torch_flops
+
+B, H, N, D, M = 2, 4, 64, 16, 32
+SHAPE = AttentionShape(batch=B, grid=Grid(8, 8), heads=H, head_dim=D)
+QUADRATIC = 2 * 2 * B * H * N * N * D
+PROJECTIONS = 4 * 2 * B * N * (H * D) ** 2
+
+
+def eager(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return ((q @ k.mT) * D**-0.5).softmax(-1) @ v
+
+
+def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def sdpa_causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def einsum(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    weights = torch.einsum("bhnd,bhmd->bhnm", q, k).softmax(-1)
+    return torch.einsum("bhnm,bhmd->bhnd", weights, v)
+
+
+def baddbmm(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    q, k, flat = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
+    weights = torch.baddbmm(q.new_zeros(B * H, N, N), q, k.mT, beta=0).softmax(-1)
+    return torch.bmm(weights, flat).view_as(v)
+
+
+def linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    q, k = F.elu(q) + 1, F.elu(k) + 1
+    return (q @ (k.mT @ v)) / (q @ k.sum(-2).unsqueeze(-1))
+
+
+def low_rank(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    project = q.new_ones(M, N)
+    return (project @ v).sum(-2, keepdim=True) + 0 * q
+
+
+def cumulative(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    state = (k.unsqueeze(-1) * v.unsqueeze(-2)).cumsum(-3)
+    return (q.unsqueeze(-2) @ state).squeeze(-2)
+
+
+def fourier(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.fft.fft2(v, dim=(-2, -1)).real
+
+
+def real_fourier(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.fft.irfft(torch.fft.rfft(v, dim=-2), n=N, dim=-2)
+
+
+def vectors(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    row = k[0, 0, 0]
+    return v + torch.mv(v[0, 0], row).sum() + torch.dot(row, row)
+
+
+def additions(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    one = v[0, 0]
+    grown = torch.addmm(one, one, one.mT @ one) + torch.addbmm(one, v[0] @ v[0].mT, v[0])
+    return (
+        v + grown + torch.addmv(one[:, 0], one, one[0]).unsqueeze(-1) + torch.mm(one, one.mT @ one)
+    )
+
+
+def separable_convolution(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    maps = v.transpose(-1, -2).flatten(0, 1).unflatten(-1, (8, 8))
+    mixed = F.conv2d(maps, maps.new_ones(D, 1, 3, 3), padding=1, groups=D)
+    mixed = F.conv_transpose2d(mixed[:, :, ::2, ::2], maps.new_ones(D, D, 2, 2), stride=2)
+    mixed = F.conv1d(mixed.flatten(2), maps.new_ones(D, D, 1))
+    return mixed.transpose(1, 2).view_as(v)
+
+
+CAUSAL = 2 * B * H * N * D * D
+TRUTH = {
+    eager: (QUADRATIC, QUADRATIC),
+    sdpa: (QUADRATIC, QUADRATIC),
+    sdpa_causal: (QUADRATIC, QUADRATIC),
+    einsum: (QUADRATIC, QUADRATIC),
+    baddbmm: (QUADRATIC, QUADRATIC),
+    linear_attention: (2 * B * H * N * (2 * D * D + D),) * 2,
+    low_rank: (2 * B * H * M * N * D,) * 2,
+    # both are blind to outer products written as multiply-and-scan: the formula's is twice this
+    cumulative: (CAUSAL, CAUSAL),
+    fourier: (5 * B * H * N * D * (6 + 4), 0),
+    real_fourier: (2 * 5 * B * H * N * D * 6 // 2, 0),
+    # torch knows neither mv and dot nor addmv and addbmm
+    vectors: (2 * (N * D + D), 0),
+    additions: (
+        2 * (4 * N * D * D + 2 * H * N * N * D + N * D),
+        2 * (4 * N * D * D + H * N * N * D),
+    ),
+    separable_convolution: (
+        2 * B * H * (N * D * 9 + N // 4 * D * D * 4 + N * D * D),
+    ) * 2,
+}  # fmt: skip
+
+
+def layer_of(mix) -> MultiHead:
+    return MultiHead(SHAPE, FunctionMix(mix)).requires_grad_(False)
+
+
+@pytest.mark.parametrize("mix", TRUTH, ids=lambda f: f.__name__)
+def test_fvcore_with_our_handles(mix) -> None:
+    truth, _ = TRUTH[mix]
+    layer = layer_of(mix)
+    assert fvcore_flops(layer, SHAPE, "core") == FvcoreCount(truth, frozenset())
+    assert fvcore_flops(layer, SHAPE) == FvcoreCount(truth + PROJECTIONS, frozenset())
+
+
+@pytest.mark.parametrize("mix", TRUTH, ids=lambda f: f.__name__)
+def test_torch_counter(mix) -> None:
+    _, seen = TRUTH[mix]
+    layer = layer_of(mix)
+    assert torch_flops(layer, SHAPE, "core") == seen
+    assert torch_flops(layer, SHAPE) == seen + PROJECTIONS
+    assert {p.device.type for p in layer.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize(
+    ("mix", "missed"),
+    [(sdpa, QUADRATIC // 2), (baddbmm, QUADRATIC // 4), (low_rank, B * H * M * N * D * 7 // 8),
+     (fourier, 1)],
+    ids=lambda p: getattr(p, "__name__", ""),
+)  # fmt: skip
+def test_fvcore_alone_is_wrong(mix, missed: int) -> None:
+    """Why our handles exist. When fvcore learns one of these, this test says so."""
+    from fvcore.nn import FlopCountAnalysis
+
+    layer = layer_of(mix)
+    inputs = tuple(torch.zeros(B, H, N, D) for _ in range(3))
+
+    class Core(nn.Module):
+        def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return mix(q, k, v)
+
+    analysis = FlopCountAnalysis(Core(), inputs)
+    analysis.unsupported_ops_warnings(False)
+    contractions = ("linear", "matmul", "bmm", "einsum", "conv", "baddbmm")
+    counted = sum(n for op, n in analysis.by_operator().items() if op in contractions)
+    assert fvcore_flops(layer, SHAPE, "core").flops >= 2 * (counted + missed)
+
+
+@pytest.mark.parametrize("tokens", [1024, 65_536, 1 << 20])
+def test_torch_counter_is_exact_at_any_size(tokens: int) -> None:
+    layer = layer_of(eager)
+    shape = SHAPE.with_grid(Grid(1, tokens))
+    assert torch_flops(layer, shape, "core") == 4 * B * H * tokens**2 * D
+
+
+class Opaque(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return eager(q, k, v)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> None:
+        raise NotImplementedError
+
+
+def opaque(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return Opaque.apply(q, k, v)
+
+
+def distances(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.cdist(q, k).softmax(-1) @ v
+
+
+def three_operands(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.einsum("bhnd,bhmd,bhme->bhne", q, k, v)
+
+
+def ellipsis(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.einsum("...nd,...md->...nm", q, k) @ v
+
+
+@pytest.mark.parametrize(
+    ("mix", "unseen"),
+    [
+        (opaque, {"prim::PythonOp.Opaque"}),
+        (distances, {"cdist"}),
+        (three_operands, {"einsum(bhnd,bhmd,bhme->bhne)"}),
+        (ellipsis, {"einsum(...nd,...md->...nm)"}),
+        (lambda q, k, v: torch.linalg.inv(v @ v.mT + torch.eye(N)) @ v, {"linalg_inv"}),
+    ],
+)
+def test_fvcore_names_what_it_cannot_see(mix, unseen: set[str]) -> None:
+    assert fvcore_flops(layer_of(mix), SHAPE, "core").unseen == unseen
+
+
+def test_custom_operator_is_unseen_by_both() -> None:
+    library = torch.library.Library("attnbench_test", "FRAGMENT")
+    library.define("mix(Tensor q, Tensor k, Tensor v) -> Tensor")
+    library.impl("mix", eager, "CPU")
+    library.impl("mix", lambda q, k, v: torch.empty_like(q), "Meta")
+    layer = layer_of(torch.ops.attnbench_test.mix)
+    assert fvcore_flops(layer, SHAPE, "core") == FvcoreCount(0, frozenset({"attnbench_test::mix"}))
+    assert torch_flops(layer, SHAPE, "core") == 0
+
+
+def test_single_operand_einsum_is_no_contraction() -> None:
+    layer = layer_of(lambda q, k, v: torch.einsum("bhnd->bhdn", v).mT)
+    assert fvcore_flops(layer, SHAPE, "core") == FvcoreCount(0, frozenset())
+
+
+def test_counters_are_quiet_and_leave_the_layer_alone() -> None:
+    layer = layer_of(eager)
+    layer.register_buffer("table", torch.ones(3))
+    before = copy.deepcopy(layer.state_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch_flops(layer, SHAPE)
+        fvcore_flops(layer, SHAPE)
+    for name, tensor in layer.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_half_precision_layers_are_counted() -> None:
+    layer = layer_of(eager).to(torch.bfloat16)
+    assert fvcore_flops(layer, SHAPE).flops == torch_flops(layer, SHAPE) == QUADRATIC + PROJECTIONS
+
+
+@pytest.mark.parametrize(
+    ("elements", "lengths", "real", "want"),
+    [
+        (64, [64], False, 5 * 64 * 6),
+        (64, [8, 8], False, 5 * 64 * 6),
+        (64, [64], True, 5 * 64 * 3),
+        (7, [7], False, 98),
+    ],
+)
+def test_fft_flops(elements: int, lengths: list[int], real: bool, want: int) -> None:
+    assert fft_flops(elements, lengths, real=real) == want
