@@ -5,32 +5,36 @@ metric); a case that failed has one row whose metric is None. Only the newest ru
 machine is in `rows`; every earlier one is in `history`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas
 
-from bench.model import Environment, Run, Scalar
+from bench.model import Environment, Ok, Run, Scalar
+
+if TYPE_CHECKING:
+    from bench.catalogue import Catalogue
+    from bench.submission import StoredRun
 
 OutcomeKind = Literal[
     "ok", "incorrect", "unsupported", "out_of_memory", "timed_out", "crashed", "not_run"
 ]
 
 ROW_TYPES: Mapping[str, str] = {
-    "run_id": "str",
-    "hardware_id": "str",
-    "device": "str",
-    "variant": "str",
-    "backend": "str",
-    "options": "str",
-    "level": "str",
-    "stimulus": "str",
-    "passes": "str",
-    "dtype": "str",
+    "run_id": "object",
+    "hardware_id": "object",
+    "device": "object",
+    "variant": "object",
+    "backend": "object",
+    "options": "object",
+    "level": "object",
+    "stimulus": "object",
+    "passes": "object",
+    "dtype": "object",
     "batch": "Int64",
-    "batch_policy": "str",
+    "batch_policy": "object",
     "grid_height": "Int64",
     "grid_width": "Int64",
     "tokens": "Int64",
@@ -39,14 +43,14 @@ ROW_TYPES: Mapping[str, str] = {
     "head_dim": "Int64",
     "extra_tokens": "Int64",
     "causal": "boolean",
-    "task": "str",
+    "task": "object",
     "seed": "Int64",
     "memory_budget_bytes": "Int64",
-    "outcome": "str",
-    "reason": "str",
-    "executed": "str",
-    "metric": "str",
-    "unit": "str",
+    "outcome": "object",
+    "reason": "object",
+    "executed": "object",
+    "metric": "object",
+    "unit": "object",
     "value": "float64",
     "low": "float64",
     "high": "float64",
@@ -54,15 +58,15 @@ ROW_TYPES: Mapping[str, str] = {
     "p90": "float64",
     "samples": "int64",
     "rounds": "int64",
-    "bound": "str",
+    "bound": "object",
     "implausible": "bool",
     "noise_floor": "float64",
     "revision": "int64",
     "stale": "bool",
     "busy": "bool",
-    "case_id": "str",
-    "plan": "str",
-    "created": "str",
+    "case_id": "object",
+    "plan": "object",
+    "created": "object",
 }
 """Columns of `rows` and `history` with their pandas types, in order.
 
@@ -264,3 +268,68 @@ class LeaderboardTable:
     refused: tuple[Refused, ...]
     root: Path
     """The results folder that was read."""
+
+
+def load_table(root: Path, catalogue: "Catalogue | None" = None) -> LeaderboardTable:
+    """Read everything below the results folder `root` into one table.
+
+    Args:
+        root: the results folder.
+        catalogue: what the tree says about itself; None reads it, which imports torch.
+    """
+    from bench.catalogue import read_catalogue  # noqa: PLC0415 - its types come from here
+    from bench.reported import read_reported  # noqa: PLC0415 - idem
+    from bench.submission import read_results  # noqa: PLC0415 - beside them
+    from bench.tidy import frames, run_entry  # noqa: PLC0415 - idem
+
+    known = catalogue or read_catalogue()
+    stored, refusals = read_results(root)
+    rows, history = frames(stored, known)
+    reported, bad_reports = read_reported(root / "reported")
+    newest_first = tuple(run_entry(one) for one in reversed(stored))
+    return LeaderboardTable(
+        rows=rows,
+        history=history,
+        columns=known.columns,
+        variants=known.variants,
+        machines=_machines(newest_first),
+        runs=newest_first,
+        tasks=known.tasks,
+        reported=reported,
+        refused=(
+            *(Refused(path=r.path, reason=r.reason) for r in refusals),
+            *bad_reports,
+            *_unknown_metrics(stored, {column.name for column in known.columns}),
+        ),
+        root=root,
+    )
+
+
+def _machines(newest_first: tuple[RunEntry, ...]) -> tuple[MachineEntry, ...]:
+    runs: dict[str, list[RunEntry]] = {}
+    for entry in newest_first:
+        runs.setdefault(entry.run.environment.hardware_id, []).append(entry)
+    return tuple(
+        MachineEntry(
+            hardware_id=hardware_id,
+            environment=entries[0].run.environment,
+            run_ids=tuple(entry.run.run_id for entry in entries),
+        )
+        for hardware_id, entries in sorted(runs.items())
+    )
+
+
+def _unknown_metrics(stored: "Sequence[StoredRun]", known: set[str]) -> list[Refused]:
+    found: list[Refused] = []
+    for one in stored:
+        for file in one.files:
+            outcomes = (record.outcome for record in file.records)
+            metrics = {m.metric for o in outcomes if isinstance(o, Ok) for m in o.measurements}
+            found += [
+                Refused(
+                    path=f"{one.folder.parent.name}/{one.folder.name}/{file.variant}.json",
+                    reason=f"metric {name!r} is not in the tree: its numbers are not shown",
+                )
+                for name in sorted(metrics - known)
+            ]
+    return found

@@ -45,6 +45,8 @@ class Task:
     """Raised whenever data or recipe change; older results become stale."""
     chance: float
     """Accuracy of guessing, 0..1."""
+    test_items: int | None = None
+    """Items that the accuracy counts; None where it is not a ratio of counts."""
     run: Callable[["AttentionSpec", Any, int, str], TaskResult]
     """Train and test once: (spec, options or None for the defaults, seed, device)."""
 

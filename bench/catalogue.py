@@ -1,0 +1,182 @@
+"""The tree as text: what there is to measure and how it is described. Imports torch when read."""
+
+import ast
+import importlib
+import inspect
+import textwrap
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.table import BackendEntry, Column, PaperEntry, TaskEntry, VariantEntry
+
+if TYPE_CHECKING:
+    from attention_impls.spec import AttentionSpec
+
+_ROOT = Path(__file__).parents[1]
+
+DERIVED = (
+    Column(
+        name="throughput",
+        title="Throughput",
+        unit="token/s",
+        better="higher",
+        help="Tokens of all sequences of a call / latency.",
+        derived=True,
+        varies=True,
+    ),
+    Column(
+        name="image_throughput",
+        title="Images per second",
+        unit="image/s",
+        better="higher",
+        help="Images of a call / latency of this one layer; a whole model has many.",
+        derived=True,
+        varies=True,
+    ),
+    Column(
+        name="flop_rate",
+        title="FLOP rate",
+        unit="flop/s",
+        better="higher",
+        help="FLOPs by formula / latency; with backward three times the forward's FLOPs.",
+        derived=True,
+        varies=True,
+    ),
+    Column(
+        name="efficiency",
+        title="Roofline efficiency",
+        unit="fraction",
+        better="higher",
+        help=(
+            "Least time that this machine needs for the FLOPs, the bytes and the call, by its own "
+            "ceilings measured in the same run, / latency."
+        ),
+        derived=True,
+        varies=True,
+    ),
+)
+"""Quantities that follow from measured ones and are never stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """Everything that the tree says about itself."""
+
+    columns: tuple[Column, ...]
+    variants: tuple[VariantEntry, ...]
+    tasks: tuple[TaskEntry, ...]
+
+
+def read_catalogue() -> Catalogue:
+    """Read every variant, metric and task of the tree."""
+    registry = importlib.import_module("attention_impls.registry")
+    metrics = importlib.import_module("bench.metric").metrics()
+    tasks = importlib.import_module("bench.task").tasks()
+    measured = (
+        Column(
+            name=m.name,
+            title=m.title,
+            unit=m.unit,
+            better=m.better,
+            help=m.help,
+            derived=False,
+            varies=m.every_round,
+        )
+        for m in metrics
+    )
+    return Catalogue(
+        columns=(*measured, *DERIVED),
+        variants=tuple(variant_entry(registry.load(name)) for name in registry.names()),
+        tasks=tuple(
+            TaskEntry(
+                name=t.name,
+                title=t.title,
+                revision=t.revision,
+                help=t.help,
+                chance=t.chance,
+                test_items=t.test_items,
+            )
+            for t in tasks
+        ),
+    )
+
+
+def variant_entry(spec: "AttentionSpec") -> VariantEntry:
+    """Return the printable half of one spec."""
+    registry = importlib.import_module("attention_impls.registry")
+    source = registry.source_file(spec.name)
+    return VariantEntry(
+        name=spec.name,
+        title=spec.title,
+        family=spec.family,
+        paper=PaperEntry(**{f.name: getattr(spec.paper, f.name) for f in fields(PaperEntry)}),
+        revision=spec.revision,
+        formula=spec.formula,
+        description=inspect.cleandoc(
+            ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+        ),
+        deviations=spec.deviations,
+        scaling=spec.scaling,
+        options=asdict(spec.options),
+        options_help=_field_docstrings(type(spec.options)),
+        order=float(spec.order(spec.options)),
+        traits=asdict(spec.traits),
+        uncounted=_uncounted(spec),
+        backends=tuple(_backend_entry(spec.name, b) for b in registry.backends(spec.name)),
+        source=_in_repository(source),
+        streams=_streams(spec),
+    )
+
+
+def _backend_entry(variant: str, name: str) -> BackendEntry:
+    registry = importlib.import_module("attention_impls.registry")
+    if name == "reference":
+        return BackendEntry(
+            name=name,
+            title="Reference",
+            source=_in_repository(registry.source_file(variant)),
+        )
+    file = "compiled.py" if name == "compile" else f"backends/{variant}_{name}.py"
+    return BackendEntry(
+        name=name,
+        title=registry.load_backend(variant, name).title,
+        source=f"attention_impls/{file}",
+    )
+
+
+def _example_shape() -> Any:
+    shapes = importlib.import_module("attention_impls.shapes")
+    return shapes.AttentionShape(batch=1, grid=shapes.Grid(14, 14), heads=3, head_dim=64)
+
+
+def _uncounted(spec: "AttentionSpec") -> str | None:
+    return spec.uncounted(_example_shape(), spec.options)[1] if spec.uncounted else None
+
+
+def _streams(spec: "AttentionSpec") -> int:
+    """Distinct tensors that the core reads: read off the layer, which knows what it projects."""
+    return len(getattr(spec.build(_example_shape()), "streams", "x"))
+
+
+def _field_docstrings(class_: type) -> dict[str, str]:
+    """The string under each field of a dataclass, inherited fields included."""
+    found: dict[str, str] = {}
+    for base in reversed(class_.__mro__[:-1]):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+        for field, text in zip(body, body[1:], strict=False):
+            match field, text:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str() as words)),
+                ):
+                    found[name] = inspect.cleandoc(words)
+                case _:
+                    pass
+    return found
+
+
+def _in_repository(path: Path) -> str:
+    """Path below the repository's root; the bare name for a variant from outside the tree."""
+    return path.relative_to(_ROOT).as_posix() if path.is_relative_to(_ROOT) else path.name
