@@ -240,8 +240,8 @@ H T _shape_as_tensor _unsafe_view adjoint argsort as_strided bernoulli broadcast
 broadcast_to col2im complex concat conj diag_embed diagonal embedding empty_like expand_as eye
 feature_dropout fill_ flip hstack im2col imag index_add index_copy index_fill index_select
 lift_fresh linspace mH mT masked_fill_ masked_select matrix_H meshgrid mode movedim new_ones numel
-numpy_T one_hot ones_like pad pixel_shuffle pixel_unshuffle polar rand rand_like randn randn_like randperm
-ravel real reflection_pad1d reflection_pad2d repeat repeat_interleave replication_pad1d
+numpy_T one_hot ones_like pad pixel_shuffle pixel_unshuffle polar rand rand_like randn
+randn_like randperm ravel real reflection_pad1d reflection_pad2d repeat repeat_interleave replication_pad1d
 replication_pad2d resolve_conj scatter scatter_add searchsorted sort squeeze_ swapaxes swapdims
 take_along_dim tensor tensor_split tile topk transpose_ tril triu unflatten unfold view_as
 view_as_complex view_as_real vstack zero_
