@@ -225,10 +225,10 @@ def _handles(partial: set[str]) -> Mapping[str, Handle]:
 
 _WITHOUT_CONTRACTION = """
 abs add add_ addcdiv addcmul alias ceil clamp_max clamp_min clone cos cosh div div_ elu eq erf exp
-exp2 exp_ expm1 float_power ge gelu gt hardtanh isfinite isinf isnan le leaky_relu leaky_relu_ lerp
-log log1p log2 log_sigmoid logical_and logical_not logical_or lt maximum minimum mish mul mul_ ne
-neg pow pow_ prelu reciprocal relu6 round rsqrt rsub sgn sigmoid sign silu silu_ sin softplus sqrt
-square sub sub_ tan tanh threshold where xlogy outer
+exp2 exp_ expm1 float_power ge gelu gt hardtanh isfinite isinf isnan le leaky_relu leaky_relu_
+lerp log log1p log2 log_sigmoid logical_and logical_not logical_or lt maximum minimum mish mul
+mul_ ne neg pow pow_ prelu reciprocal relu6 round rsqrt rsub sgn sigmoid sign silu silu_ sin
+softplus sqrt square sub sub_ tan tanh threshold where xlogy outer
 
 adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d all amax amin any argmax argmin
 avg_pool1d avg_pool2d batch_norm count_nonzero cummax cumprod cumsum group_norm instance_norm
@@ -240,8 +240,8 @@ H T _shape_as_tensor _unsafe_view adjoint argsort as_strided bernoulli broadcast
 broadcast_to col2im complex concat conj diag_embed diagonal embedding empty_like expand_as eye
 feature_dropout fill_ flip hstack im2col imag index_add index_copy index_fill index_select
 lift_fresh linspace mH mT masked_fill_ masked_select matrix_H meshgrid mode movedim new_ones numel
-numpy_T one_hot ones_like pad pixel_shuffle pixel_unshuffle polar rand rand_like randn
-randn_like randperm ravel real reflection_pad1d reflection_pad2d repeat repeat_interleave replication_pad1d
+numpy_T one_hot ones_like pad pixel_shuffle pixel_unshuffle polar rand rand_like randn randn_like
+randperm ravel real reflection_pad1d reflection_pad2d repeat repeat_interleave replication_pad1d
 replication_pad2d resolve_conj scatter scatter_add searchsorted sort squeeze_ swapaxes swapdims
 take_along_dim tensor tensor_split tile topk transpose_ tril triu unflatten unfold view_as
 view_as_complex view_as_real vstack zero_
