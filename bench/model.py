@@ -25,8 +25,9 @@ _STRICT = ConfigDict(
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
-def _noun(noun: type[_T]) -> type[_T]:
-    built = dataclass(noun, frozen=True, slots=True, kw_only=True, config=_STRICT)
+def noun(class_: type[_T]) -> type[_T]:
+    """Make a class a frozen, keyword-only dataclass that refuses what its fields do not allow."""
+    built = dataclass(class_, frozen=True, slots=True, kw_only=True, config=_STRICT)
     return cast("type[_T]", built)
 
 
@@ -50,7 +51,7 @@ BatchPolicy = Literal["one", "token_budget", "largest"]
 # What is measured ---------------------------------------------------------------------------------
 
 
-@_noun
+@noun
 class GridSize:
     """Tokens laid out as rows x columns."""
 
@@ -65,7 +66,7 @@ class GridSize:
         return self.height * self.width
 
 
-@_noun
+@noun
 class Workload:
     """Sizes, dtype and passes of one timed call."""
 
@@ -99,7 +100,7 @@ class Workload:
         return self.grid.tokens + self.extra_tokens
 
 
-@_noun
+@noun
 class Frontier:
     """The search for the largest token count that fits into a memory budget, batch 1."""
 
@@ -116,7 +117,7 @@ class Frontier:
     """Forward alone, or forward and backward."""
 
 
-@_noun
+@noun
 class TaskRun:
     """One training of one accuracy task from one seed."""
 
@@ -130,7 +131,7 @@ class TaskRun:
 Stimulus = Annotated[Workload | Frontier | TaskRun, Field(discriminator="kind")]
 
 
-@_noun
+@noun
 class Case:
     """One cell of a plan: what runs, on what."""
 
@@ -174,7 +175,7 @@ def _stimulus_words(stimulus: Workload | Frontier | TaskRun) -> list[str]:
 # How it is measured -------------------------------------------------------------------------------
 
 
-@_noun
+@noun
 class Protocol:
     """How each case is measured. Every number that could change a result stands here."""
 
@@ -204,7 +205,7 @@ class Protocol:
     """Seed of the shuffled order; the only random choice in a run."""
 
 
-@_noun
+@noun
 class Plan:
     """Which cases, and how."""
 
@@ -232,7 +233,7 @@ class Plan:
 # What came out ------------------------------------------------------------------------------------
 
 
-@_noun
+@noun
 class Measured:
     """Samples of one metric, one tuple a round, in the metric's base unit."""
 
@@ -243,7 +244,7 @@ class Measured:
     """Samples of each round; metrics that cannot vary have one round with one sample."""
 
 
-@_noun
+@noun
 class Unavailable:
     """A metric that could not be measured here, and why."""
 
@@ -257,7 +258,7 @@ class Unavailable:
 Measurement = Annotated[Measured | Unavailable, Field(discriminator="kind")]
 
 
-@_noun
+@noun
 class Ok:
     """Ran and agreed with the reference; the only outcome that carries measurements."""
 
@@ -272,7 +273,7 @@ class Ok:
     """Shape of the comparison with float64, where that is smaller than the case's own."""
 
 
-@_noun
+@noun
 class Incorrect:
     """Ran, but is not the function it claims to be; never timed."""
 
@@ -285,7 +286,7 @@ class Incorrect:
     """Largest accepted difference."""
 
 
-@_noun
+@noun
 class Unsupported:
     """Refused by the variant or the backend, with every reason."""
 
@@ -294,7 +295,7 @@ class Unsupported:
     """Why, in sentences."""
 
 
-@_noun
+@noun
 class OutOfMemory:
     """An allocation failed."""
 
@@ -307,7 +308,7 @@ class OutOfMemory:
     """The allocator's message."""
 
 
-@_noun
+@noun
 class TimedOut:
     """Killed after the protocol's time limit."""
 
@@ -316,7 +317,7 @@ class TimedOut:
     """Wall time after which the process was killed."""
 
 
-@_noun
+@noun
 class Crashed:
     """The process raised, exited or died."""
 
@@ -327,7 +328,7 @@ class Crashed:
     """Last lines of the log, without paths and user names."""
 
 
-@_noun
+@noun
 class NotRun:
     """Not attempted."""
 
@@ -342,7 +343,7 @@ Outcome = Annotated[
 ]
 
 
-@_noun
+@noun
 class Record:
     """One case and what became of it, all rounds together."""
 
@@ -357,7 +358,7 @@ class Record:
 # Where and when -----------------------------------------------------------------------------------
 
 
-@_noun
+@noun
 class Environment:
     """The machine and the software, as read. None: could not be read on this machine."""
 
@@ -401,7 +402,7 @@ class Environment:
     """Highest clock of the device."""
 
 
-@_noun
+@noun
 class Ceiling:
     """A limit of this machine, measured at the start of the run."""
 
@@ -415,7 +416,7 @@ class Ceiling:
     """What was run."""
 
 
-@_noun
+@noun
 class RepeatedCase:
     """Round medians of latency of one case that ran more than once, for the noise floor."""
 
@@ -425,7 +426,7 @@ class RepeatedCase:
     """One tuple a round, one entry a visit, in the order of the visits."""
 
 
-@_noun
+@noun
 class Conditions:
     """How quiet the machine was and how the time was spent."""
 
@@ -443,7 +444,7 @@ class Conditions:
     """A/A pairs."""
 
 
-@_noun
+@noun
 class Run:
     """`run.json`: who, when, with what; the records lie beside it, one file a variant."""
 
@@ -481,7 +482,7 @@ class Run:
     """Licence of the data."""
 
 
-@_noun
+@noun
 class VariantRecords:
     """`<variant>.json`: the records of one variant in one run."""
 

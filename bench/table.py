@@ -232,8 +232,8 @@ class ReportedNumber:
     quantity: Literal["parameters", "macs", "imagenet1k_top1"]
     value: float
     unit: Literal["count", "mac", "fraction"]
-    exact: bool
-    """False: rounded by the authors or read off a plot (the note says which)."""
+    from_plot: bool
+    """Read off a plot instead of printed."""
     table: str
     """Where in the source."""
     url: str
