@@ -7,9 +7,11 @@ both or declare the difference as `uncounted`.
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -80,8 +82,8 @@ def fvcore_flops(layer: nn.Module, shape: AttentionShape, level: Level = "layer"
 
     fvcore's own handles count multiply-adds, miss attention operators, misread broadcasting and
     read einsum costs from rounded text; none of them is used. Tracing runs the layer once on its
-    own device, with the time and memory of one call. `autograd.Function`s, custom operators and
-    everything else without a handle come back in `unseen`.
+    own device, with the time and memory of one call. Custom operators and everything else without
+    a handle come back in `unseen`; an `autograd.Function` is looked into.
 
     Args:
         layer: the module, with real parameters.
@@ -94,10 +96,10 @@ def fvcore_flops(layer: nn.Module, shape: AttentionShape, level: Level = "layer"
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     partial: set[str] = set()
     for name, handle in _handles(partial).items():
-        analysis.set_op_handle(f"aten::{name}", handle)
+        analysis.set_op_handle(name, handle)
     for name in _WITHOUT_CONTRACTION.split():
         analysis.set_op_handle(f"aten::{name}", None)
-    with torch.no_grad():
+    with torch.no_grad(), _functions_inlined():
         flops = analysis.total()
     unseen = {name.removeprefix("aten::") for name in analysis.unsupported_ops()}
     return FvcoreCount(flops=int(flops), unseen=frozenset(unseen | partial))
@@ -206,6 +208,30 @@ def _einsum(partial: set[str]) -> Handle:
     return flops
 
 
+class _NoContext:
+    """Stands for the context of an `autograd.Function` whose backward pass never comes."""
+
+    needs_input_grad = ()
+
+    def save_for_backward(self, *_tensors: Tensor) -> None: ...
+
+    def mark_non_differentiable(self, *_tensors: Tensor) -> None: ...
+
+    def set_materialize_grads(self, _value: bool) -> None: ...
+
+
+@contextmanager
+def _functions_inlined() -> Generator[None]:
+    """Run the forward of every `autograd.Function` as plain operators, which a trace can see."""
+
+    def apply(cls: Any, *arguments: Any) -> Any:
+        separate = cls.setup_context is not torch.autograd.Function.setup_context
+        return cls.forward(*arguments) if separate else cls.forward(_NoContext(), *arguments)
+
+    with patch.object(torch.autograd.Function, "apply", classmethod(apply)):
+        yield
+
+
 def _handles(partial: set[str]) -> Mapping[str, Handle]:
     fourier = {
         f"fft_{'i' if inverse else ''}{'r' if real else ''}fft{kind}": _fourier(
@@ -215,12 +241,13 @@ def _handles(partial: set[str]) -> Mapping[str, Handle]:
         for real in (False, True)
         for kind, axes in (("", [-1]), ("2", [-2, -1]), ("n", None))
     }
-    return {
+    products = {
         "matmul": _product(0), "mm": _product(0), "bmm": _product(0), "mv": _product(0),
         "dot": _product(0), "linear": _product(0), "addmm": _product(1), "addmv": _product(1),
         "baddbmm": _product(1), "addbmm": _added_batches, "_convolution": _convolution,
         "scaled_dot_product_attention": _attention, "einsum": _einsum(partial), **fourier,
     }  # fmt: skip
+    return {f"aten::{name}": handle for name, handle in products.items()}
 
 
 _WITHOUT_CONTRACTION = """

@@ -165,7 +165,24 @@ def test_torch_counter_is_exact_at_any_size(tokens: int) -> None:
 class Opaque(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        ctx.save_for_backward(q, k, v)
+        ctx.mark_non_differentiable()
+        ctx.scale = 2
         return eager(q, k, v)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> None:
+        raise NotImplementedError
+
+
+class Outer(torch.autograd.Function):
+    @staticmethod
+    def forward(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return Opaque.apply(q, torch.special.bessel_j0(k), v).exp_()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(output)
 
     @staticmethod
     def backward(ctx, *gradients: Tensor) -> None:
@@ -174,6 +191,10 @@ class Opaque(torch.autograd.Function):
 
 def opaque(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return Opaque.apply(q, k, v)
+
+
+def nested(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return Outer.apply(q, k, v) + q @ (k.mT @ v)
 
 
 def distances(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -191,7 +212,6 @@ def ellipsis(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("mix", "unseen"),
     [
-        (opaque, {"prim::PythonOp.Opaque"}),
         (distances, {"cdist"}),
         (three_operands, {"einsum(bhnd,bhmd,bhme->bhne)"}),
         (ellipsis, {"einsum(...nd,...md->...nm)"}),
@@ -200,6 +220,23 @@ def ellipsis(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 )
 def test_fvcore_names_what_it_cannot_see(mix, unseen: set[str]) -> None:
     assert fvcore_flops(layer_of(mix), SHAPE, "core").unseen == unseen
+
+
+def test_autograd_functions_are_looked_into() -> None:
+    assert fvcore_flops(layer_of(opaque), SHAPE) == FvcoreCount(
+        QUADRATIC + PROJECTIONS, frozenset()
+    )
+    both = FvcoreCount(QUADRATIC + 4 * B * H * N * D * D, frozenset({"special_bessel_j0"}))
+    assert fvcore_flops(layer_of(nested), SHAPE, "core") == both
+    assert torch_flops(layer_of(nested), SHAPE, "core") == both.flops
+
+
+early = Opaque.apply
+
+
+def test_a_function_bound_before_the_trace_is_unseen() -> None:
+    count = fvcore_flops(layer_of(early), SHAPE, "core")
+    assert count.unseen == {"prim::PythonOp.Opaque"}
 
 
 def test_custom_operator_is_unseen_by_both() -> None:
