@@ -1,0 +1,152 @@
+"""What must be equal before two results may stand in one ranking."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from leaderboard.format import whole
+from leaderboard.results import Result
+
+PASSES_WORDS = {"forward": "forward", "forward_backward": "forward and backward"}
+LEVEL_WORDS = {
+    "core": "core: q, k, v given",
+    "layer": "layer: with projections",
+    "model": "whole model",
+}
+POLICY_WORDS = {
+    "one": "1 sequence",
+    "token_budget": "fixed token budget",
+    "largest": "largest that fits",
+}
+_POLICY_ORDER = ("one", "token_budget", "largest")
+_LEVEL_ORDER = ("layer", "core", "model")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """Tokens and their layout."""
+
+    height: int
+    width: int
+    resolution_px: int | None
+    extra_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens attended over."""
+        return self.height * self.width + self.extra_tokens
+
+    @property
+    def title(self) -> str:
+        """`512 px, 1,024 tokens` for images, `1,024 tokens in a row` for sequences."""
+        if self.resolution_px is not None:
+            return f"{self.resolution_px} px, {whole(self.tokens)} tokens"
+        if self.height == 1:
+            return f"{whole(self.tokens)} tokens in a row"
+        return f"{whole(self.tokens)} tokens, {self.height} \N{MULTIPLICATION SIGN} {self.width}"
+
+    @property
+    def slug(self) -> str:
+        """Stable name for addresses."""
+        base = f"{self.resolution_px}px" if self.resolution_px else f"{self.height}x{self.width}"
+        return f"{base}-plus{self.extra_tokens}" if self.extra_tokens else base
+
+    @property
+    def order(self) -> tuple[bool, int, int]:
+        """Images before sequences, small before large."""
+        return (self.resolution_px is None, self.tokens, self.height)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """One machine, type, direction, level, batch policy, width and mask; size apart."""
+
+    hardware_id: str
+    dtype: str
+    passes: str
+    level: str
+    batch_policy: str
+    heads: int
+    head_dim: int
+    causal: bool
+
+    @property
+    def slug(self) -> str:
+        """Stable name for addresses, without the machine."""
+        words = [self.dtype, self.passes, self.level, self.batch_policy]
+        words += [f"h{self.heads}d{self.head_dim}"]
+        return slug("-".join([*words, "causal"] if self.causal else words))
+
+    @property
+    def width(self) -> str:
+        """`3 heads of 64 channels`, with the mask."""
+        heads = f"{self.heads} head{'' if self.heads == 1 else 's'} of {self.head_dim} channels"
+        return f"{heads}, causal" if self.causal else heads
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """Most asked for first."""
+        return (
+            self.causal,
+            _LEVEL_ORDER.index(self.level),
+            self.passes != "forward",
+            _POLICY_ORDER.index(self.batch_policy),
+            self.dtype != "float32",
+            self.dtype,
+            self.heads,
+            self.head_dim,
+        )
+
+
+def slug(text: str) -> str:
+    """Return `text` as a part of an address: letters, digits, dots and hyphens."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
+
+
+def context_of(result: Result) -> Context | None:
+    """Return the context of a timed result; None for frontiers and tasks."""
+    if result.stimulus != "workload":
+        return None
+    assert result.dtype is not None
+    assert result.passes is not None
+    assert result.batch_policy is not None
+    assert result.heads is not None
+    assert result.head_dim is not None
+    return Context(
+        hardware_id=result.hardware_id,
+        dtype=result.dtype,
+        passes=result.passes,
+        level=result.level,
+        batch_policy=result.batch_policy,
+        heads=result.heads,
+        head_dim=result.head_dim,
+        causal=bool(result.causal),
+    )
+
+
+def size_of(result: Result) -> Size:
+    """Return the size of a timed result."""
+    assert result.grid_height is not None
+    assert result.grid_width is not None
+    return Size(
+        height=result.grid_height,
+        width=result.grid_width,
+        resolution_px=result.resolution_px,
+        extra_tokens=result.extra_tokens or 0,
+    )
+
+
+def by_context(results: Iterable[Result]) -> Mapping[Context, Mapping[Size, tuple[Result, ...]]]:
+    """Group timed results: contexts most asked for first, sizes small first."""
+    groups: dict[Context, dict[Size, list[Result]]] = {}
+    for result in results:
+        context = context_of(result)
+        if context is not None:
+            groups.setdefault(context, {}).setdefault(size_of(result), []).append(result)
+    return {
+        context: {
+            size: tuple(groups[context][size])
+            for size in sorted(groups[context], key=lambda s: s.order)
+        }
+        for context in sorted(groups, key=lambda c: (c.hardware_id, c.order))
+    }

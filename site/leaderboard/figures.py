@@ -1,0 +1,399 @@
+"""Drawings: plain dictionaries in plotly's form, drawn by static/figures.js.
+
+Colours are names of style variables (`@c3`, `@text`), so that one drawing serves both themes.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from leaderboard.blocks import Cell, Figure, Head, KeyEntry, Row, Table, VariantName
+from leaderboard.csvfile import csv_text
+from leaderboard.format import Quantity, measure, whole
+from leaderboard.marks import Mark
+
+HEIGHT_PX = 480
+_SUPPRESSED = "#00000000"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One measured point, in base units."""
+
+    x: float
+    y: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """One line or one set of points."""
+
+    variant: str
+    label: str
+    """Name in key, labels and data."""
+    main: bool
+    """The variant's reference: filled markers; another execution has open ones."""
+    points: tuple[Point, ...]
+    failed: str | None = None
+    """What happens beyond the last point, e.g. `out of memory at 16,384`."""
+    shown: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One axis."""
+
+    title: str
+    quantity: Quantity
+    log: bool
+    ticks: tuple[tuple[float, str], ...] | None = None
+    """Values and texts; None: chosen from the range."""
+
+
+def curves(
+    *,
+    id_: str,
+    title: str,
+    finding: str,
+    x: Axis,
+    y: Axis,
+    series: Sequence[Series],
+    marks: Mapping[str, Mark],
+) -> Figure:
+    """Return a figure of lines with error bars; failures are crosses at the last measured point."""
+    traces = [_line(one, x, y, marks[one.variant]) for one in series]
+    failures = [(i, one) for i, one in enumerate(series) if one.failed and one.points]
+    crosses = [_cross(one, marks[one.variant]) for _, one in failures]
+    numbers = {i: len(traces) + at for at, (i, _) in enumerate(failures)}
+    everything = [p for one in series for p in one.points]
+    layout = _layout(x, y, everything, room_for_labels=True)
+    drawing = {
+        "data": traces + crosses,
+        "layout": layout,
+        "ends": [
+            {"series": i, "y": one.points[-1].y, "text": plotly_text(one.label),
+             "colour": f"@{marks[one.variant].colour_class}"}
+            for i, one in enumerate(series)
+            if one.points
+        ],
+    }  # fmt: skip
+    key = tuple(
+        KeyEntry(
+            one.variant,
+            one.label + (f" ({one.failed})" if one.failed else ""),
+            (i, numbers[i]) if i in numbers else (i,),
+            one.shown,
+        )
+        for i, one in enumerate(series)
+    )
+    return Figure(
+        id=id_,
+        title=title,
+        finding=finding,
+        drawing=drawing,
+        key=key,
+        data=_matrix(f"{id_}-table", title, x, y, series),
+        csv_path=f"data/figures/{id_}.csv",
+        csv_text=_points_csv(x, y, series),
+    )
+
+
+def scatter(
+    *,
+    id_: str,
+    title: str,
+    finding: str,
+    x: Axis,
+    y: Axis,
+    series: Sequence[Series],
+    marks: Mapping[str, Mark],
+    frontier: Sequence[Point],
+    floor: tuple[float, str] | None,
+) -> Figure:
+    """Return a figure of single points with a line through the best trade-offs.
+
+    Args:
+        id_: unique within the site.
+        title: what is shown.
+        finding: what it says.
+        x: what less is better of.
+        y: what more is better of.
+        series: one point each.
+        marks: looks of the variants.
+        frontier: points that no other point beats in both, from left to right.
+        floor: a level and its name, e.g. what guessing scores.
+    """
+    traces = [_line(one, x, y, marks[one.variant]) for one in series]
+    everything = [p for one in series for p in one.points]
+    layout = _layout(x, y, everything, room_for_labels=False, least_y=floor[0] if floor else None)
+    layout["shapes"] = []
+    if floor:
+        layout["shapes"].append(
+            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": floor[0], "y1": floor[0],
+             "line": {"color": "@muted", "width": 1, "dash": "dot"}}
+        )  # fmt: skip
+        layout["annotations"].append(
+            {"xref": "paper", "x": 1, "xanchor": "right", "y": floor[0], "yanchor": "bottom",
+             "text": plotly_text(floor[1]), "showarrow": False,
+             "font": {"size": 12, "color": "@muted"}}
+        )  # fmt: skip
+    traces.append(
+        {"type": "scatter", "mode": "lines", "hoverinfo": "skip",
+         "x": [p.x for p in frontier], "y": [p.y for p in frontier],
+         "line": {"color": "@muted", "width": 1.25, "shape": "hv"}}
+    )  # fmt: skip
+    for i, one in enumerate(series):
+        point = one.points[0]
+        layout["annotations"].append(
+            {"series": i, "x": math.log10(point.x) if x.log else point.x,
+             "y": math.log10(point.y) if y.log else point.y, "text": plotly_text(one.label),
+             "showarrow": False, "xanchor": "left", "xshift": 9, "yanchor": "middle",
+             "font": {"size": 12, "color": f"@{marks[one.variant].colour_class}"}}
+        )  # fmt: skip
+    key = tuple(KeyEntry(one.variant, one.label, (i,), one.shown) for i, one in enumerate(series))
+    return Figure(
+        id=id_,
+        title=title,
+        finding=finding,
+        drawing={"data": traces, "layout": layout, "ends": []},
+        key=key,
+        data=_pairs(f"{id_}-table", title, x, y, series),
+        csv_path=f"data/figures/{id_}.csv",
+        csv_text=_points_csv(x, y, series),
+    )
+
+
+def plotly_text(text: str) -> str:
+    """Escape what plotly would read as markup."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+# Parts --------------------------------------------------------------------------------------------
+
+
+def _line(one: Series, x: Axis, y: Axis, mark: Mark) -> dict[str, Any]:
+    colour = f"@{mark.colour_class}"
+    bounded = any(p.low is not None and p.high is not None for p in one.points)
+    trace: dict[str, Any] = {
+        "type": "scatter",
+        "mode": "lines+markers" if len(one.points) > 1 else "markers",
+        "name": plotly_text(one.label),
+        "x": [p.x for p in one.points],
+        "y": [p.y for p in one.points],
+        "line": {"color": colour, "width": 1.75 if one.main else 1.25, "dash": mark.dash},
+        "marker": {
+            "color": colour if one.main else "@surface",
+            "symbol": mark.symbol,
+            "size": 7 if len(one.points) > 1 else 10,
+            "line": {"color": colour, "width": 0 if one.main else 1.5},
+        },
+        "text": [f"{measure(x.quantity, p.x)}, {_with_interval(y, p)}" for p in one.points],
+        "hovertemplate": "<b>%{fullData.name}</b><br>%{text}<extra></extra>",
+    }
+    if bounded:
+        trace["error_y"] = {
+            "type": "data",
+            "symmetric": False,
+            "array": [0 if p.high is None else max(0.0, p.high - p.y) for p in one.points],
+            "arrayminus": [0 if p.low is None else max(0.0, p.y - p.low) for p in one.points],
+            "thickness": 1,
+            "width": 2.5,
+            "color": colour,
+        }
+    return trace
+
+
+def _cross(one: Series, mark: Mark) -> dict[str, Any]:
+    last = one.points[-1]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": plotly_text(one.label),
+        "x": [last.x],
+        "y": [last.y],
+        "marker": {
+            "symbol": "x-thin",
+            "size": 15,
+            "line": {"color": f"@{mark.colour_class}", "width": 2.25},
+            "color": _SUPPRESSED,
+        },
+        "text": [plotly_text(one.failed or "")],
+        "hovertemplate": "<b>%{fullData.name}</b><br>%{text}<extra></extra>",
+    }
+
+
+def _with_interval(axis: Axis, point: Point) -> str:
+    text = measure(axis.quantity, point.y)
+    if point.low is None or point.high is None:
+        return text
+    return f"{text} ({measure(axis.quantity, point.low)} to {measure(axis.quantity, point.high)})"
+
+
+def _layout(
+    x: Axis,
+    y: Axis,
+    points: Sequence[Point],
+    *,
+    room_for_labels: bool,
+    least_y: float | None = None,
+) -> dict[str, Any]:
+    ys = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
+    ys += [least_y] if least_y is not None else []
+    return {
+        "height": HEIGHT_PX,
+        "margin": {"l": 68, "r": 150 if room_for_labels else 130, "t": 10, "b": 62},
+        "paper_bgcolor": "@surface",
+        "plot_bgcolor": "@surface",
+        "font": {"family": "system-ui, sans-serif", "size": 12, "color": "@muted"},
+        "showlegend": False,
+        "hovermode": "closest",
+        "hoverlabel": {
+            "bgcolor": "@panel",
+            "bordercolor": "@strong-line",
+            "font": {"size": 12, "color": "@text"},
+        },
+        "xaxis": _axis(x, [p.x for p in points]),
+        "yaxis": _axis(y, ys),
+        "annotations": [],
+        "dragmode": False,
+        "modebar": {"bgcolor": _SUPPRESSED, "color": "@muted", "activecolor": "@text"},
+    }
+
+
+def _axis(axis: Axis, values: Sequence[float]) -> dict[str, Any]:
+    low, high = min(values), max(values)
+    drawn: dict[str, Any] = {
+        "title": {"text": plotly_text(axis.title), "standoff": 12},
+        "type": "log" if axis.log else "linear",
+        "gridcolor": "@grid",
+        "linecolor": "@strong-line",
+        "zeroline": False,
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": "@strong-line",
+        "fixedrange": False,
+        "automargin": True,
+    }
+    if axis.log:
+        a, b = math.log10(low), math.log10(high)
+        room = max(0.04 * (b - a), 0.05)
+        drawn["range"] = [a - room, b + room]
+        ticks = axis.ticks or _decades(axis, low, high)
+    else:
+        room = max(0.06 * (high - low), 1e-3)
+        drawn["range"] = [low - room, high + room]
+        ticks = axis.ticks or _steps(axis, low, high)
+    drawn |= {"tickvals": [v for v, _ in ticks], "ticktext": [plotly_text(t) for _, t in ticks]}
+    return drawn
+
+
+def _decades(axis: Axis, low: float, high: float) -> tuple[tuple[float, str], ...]:
+    """Powers of ten (of two for bytes), with 2 and 5 between where there are few."""
+    if axis.quantity == "byte":
+        first, last = math.floor(math.log2(low)), math.ceil(math.log2(high))
+        step = max(1, (last - first) // 6)
+        powers = range(first - first % step, last + 1, step)
+        return tuple((2.0**n, measure("byte", 2.0**n)) for n in powers)
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    factors = (1, 2, 5) if last - first <= 2 else (1,)
+    values = (f * 10.0**n for n in range(first, last + 1) for f in factors)
+    return tuple((v, _short(axis.quantity, v)) for v in values)
+
+
+def _steps(axis: Axis, low: float, high: float) -> tuple[tuple[float, str], ...]:
+    rough = (high - low) / 5 or 1.0
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(f * power for f in (1, 2, 5, 10) if f * power >= rough * 0.999)
+    first = math.ceil(low / step)
+    values = [n * step for n in range(first, math.floor(high / step) + 1)]
+    return tuple((v, _short(axis.quantity, v)) for v in values)
+
+
+def _short(quantity: Quantity, value: float) -> str:
+    """`1 ms` instead of `1.00 ms`."""
+    text = measure(quantity, value)
+    number, _, unit = text.partition("\N{NO-BREAK SPACE}")
+    if "." in number:
+        number = number.rstrip("0").rstrip(".")
+    return f"{number}\N{NO-BREAK SPACE}{unit}" if unit else number
+
+
+def _matrix(id_: str, title: str, x: Axis, y: Axis, series: Sequence[Series]) -> Table:
+    """One row a series, one column an x."""
+    xs = sorted({p.x for one in series for p in one.points})
+    labels = dict(x.ticks or ())
+    rows: list[Row] = []
+    for one in series:
+        at = {p.x: p for p in one.points}
+        cells = [Cell((VariantName(one.variant, one.label),), one.label)]
+        cells += [
+            Cell((measure(y.quantity, at[v].y),), at[v].y)
+            if v in at
+            else Cell(("\N{EN DASH}",), tone="muted")
+            for v in xs
+        ]
+        cells.append(Cell((one.failed or "",), tone="muted"))
+        rows.append(Row(tuple(cells)))
+    heads = [Head(title="Variant")]
+    heads += [Head(title=labels.get(v, _short(x.quantity, v)), number=True) for v in xs]
+    heads.append(Head(title="Beyond"))
+    return Table(
+        id=id_,
+        caption=f"{title}: {y.title.lower()}",
+        heads=tuple(heads),
+        rows=tuple(rows),
+        empty="No data.",
+    )
+
+
+def _pairs(id_: str, title: str, x: Axis, y: Axis, series: Sequence[Series]) -> Table:
+    """One row a point."""
+    return Table(
+        id=id_,
+        caption=title,
+        heads=(
+            Head(title="Variant"),
+            Head(title=x.title, number=True),
+            Head(title=y.title, number=True),
+        ),
+        rows=tuple(
+            Row(
+                (
+                    Cell((VariantName(one.variant, one.label),), one.label),
+                    Cell((measure(x.quantity, p.x),), p.x),
+                    Cell((_with_interval(y, p),), p.y),
+                )
+            )
+            for one in series
+            for p in one.points
+        ),
+        empty="No data.",
+    )
+
+
+def _points_csv(x: Axis, y: Axis, series: Sequence[Series]) -> str:
+    head = ("variant", "series", f"x ({x.title})", f"y ({y.title}, {y.quantity})", "low", "high",
+            "beyond")  # fmt: skip
+    return csv_text(
+        head,
+        (
+            (one.variant, one.label, p.x, p.y, p.low, p.high, one.failed)
+            for one in series
+            for p in one.points
+        ),
+    )
+
+
+def tokens_axis(title: str, sizes: Mapping[int, int | None]) -> Axis:
+    """Axis of token counts; `sizes` maps tokens to the image side in pixels, or to None."""
+    return Axis(
+        title=title,
+        quantity="count",
+        log=True,
+        ticks=tuple(
+            (float(n), whole(n) if px is None else f"{px} px") for n, px in sorted(sizes.items())
+        ),
+    )

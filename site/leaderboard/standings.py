@@ -1,0 +1,355 @@
+"""Tables of ranked results: what one row says, and what opens behind it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import log
+from typing import Literal
+
+from leaderboard.blocks import (
+    Badge,
+    Cell,
+    Code,
+    Detail,
+    Head,
+    Inline,
+    Link,
+    Muted,
+    Piece,
+    Row,
+    Strip,
+    Table,
+    VariantName,
+)
+from leaderboard.contexts import slug
+from leaderboard.format import (
+    MISSING,
+    Quantity,
+    Scale,
+    count_of,
+    day,
+    measure,
+    percent,
+    scale_for,
+    whole,
+)
+from leaderboard.ranking import Group, Placed
+from leaderboard.results import EXACTNESS_TITLES, OUTCOME_WORDS, Exactness, Number, Result, View
+
+EXACTNESS_BADGES: Mapping[Exactness, Badge] = {
+    "exact": Badge("exact", "exact", "Computes softmax attention."),
+    "approximate": Badge("approximate", "approximate", "Approximates softmax attention."),
+    "own": Badge("other function", "own", "Computes another function than softmax attention."),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantities:
+    """Which metric ranks a table, and its scales, so that tables under each other compare."""
+
+    metric: str
+    better: Literal["lower", "higher"]
+    main: Scale
+    strip: tuple[float, float]
+    """Logarithms of the ends of the shared axis."""
+    memory: Scale
+    flops: Scale
+    throughput: Scale
+    cold: Scale
+
+
+def quantities(
+    results: Sequence[Result], *, metric: str, better: Literal["lower", "higher"]
+) -> Quantities:
+    """Choose the scales for all results of a context and size."""
+
+    def of(name: str) -> list[float]:
+        return [r.numbers[name].value for r in results if r.ok and name in r.numbers]
+
+    found = [r.numbers[metric] for r in results if r.ok and metric in r.numbers]
+    ends = [log(v) for n in found for v in (n.value, n.low, n.high) if v is not None and v > 0]
+    unit: Quantity = "s" if metric == "latency" else "token/s"
+    return Quantities(
+        metric=metric,
+        better=better,
+        main=scale_for(unit, of(metric)),
+        strip=(min(ends), max(ends)) if ends else (0.0, 1.0),
+        memory=scale_for("byte", of("peak_memory")),
+        flops=scale_for("flop", of("flops")),
+        throughput=scale_for("token/s", of("throughput")),
+        cold=scale_for("s", of("latency_cold") or of("latency")),
+    )
+
+
+def group_table(
+    view: View,
+    group: Group,
+    chosen: Quantities,
+    *,
+    id_: str,
+    baseline: Result | None,
+    full: bool,
+) -> Table:
+    """Return one kind of function as a table.
+
+    Args:
+        view: names and links.
+        group: the ranked results.
+        chosen: what ranks, and the scales.
+        id_: unique within the page.
+        baseline: what ratios are taken to; None: no such column values.
+        full: every column and the details; False: the short form of the home page.
+    """
+    show_batch = chosen.metric != "latency"
+    heads = [
+        Head(title="Rank", help="Rows that cannot be told apart share a rank.", number=True),
+        Head(title="Variant"),
+        *_main_heads(chosen, show_batch=show_batch),
+    ]
+    if full:
+        heads += [
+            Head(title=f"Peak memory, {chosen.memory.unit}", number=True,
+                 help="Largest memory in use during a call, above inputs and parameters."),
+            Head(title=f"{chosen.flops.unit}", number=True, secondary=True,
+                 help="Forward, by formula; one multiply-add is 2 FLOPs."),
+            Head(title="Efficiency", number=True, secondary=True,
+                 help="Least time this machine needs for the work, over the time taken."),
+            Head(title="Cold, " + chosen.cold.unit, number=True, secondary=True,
+                 help="Latency with freshly allocated pages; CPU only."),
+            Head(title="Error", number=True, secondary=True,
+                 help="Largest difference from the float64 reference, relative."),
+            Head(title="Details", sortable=False),
+        ]  # fmt: skip
+    else:
+        heads.append(
+            Head(title=f"Peak memory, {chosen.memory.unit}", number=True, secondary=True)
+        )
+    rows = tuple(
+        _row(view, placed, chosen, id_=id_, baseline=baseline, full=full, show_batch=show_batch)
+        for placed in group.placed
+    )
+    return Table(
+        id=id_,
+        caption=EXACTNESS_TITLES[group.exactness],
+        heads=tuple(heads),
+        rows=rows,
+        empty="No results yet.",
+        name_column=1,
+        show_caption=False,
+        sortable=full,
+        aligned=True,
+    )
+
+
+def _main_heads(chosen: Quantities, *, show_batch: bool) -> list[Head]:
+    word = "Latency" if chosen.metric == "latency" else "Throughput"
+    heads = [
+        Head(title=f"{word}, {chosen.main.unit}", number=True,
+             help="Median of the round medians."),
+        Head(title="95 % interval", number=True, secondary=True, sortable=False,
+             help="Of the round medians."),
+        Head(title="On one axis", secondary=True, sortable=False,
+             help="Value and interval on the logarithmic axis that all tables of this choice share."),
+        Head(title="To softmax", number=True,
+             help="Ratio to exact softmax attention by PyTorch's SDPA; below 1 is less time."),
+    ]  # fmt: skip
+    if show_batch:
+        heads.insert(0, Head(title="Batch", number=True, help="Sequences in one call."))
+    else:
+        heads.append(
+            Head(title=chosen.throughput.unit, number=True, secondary=True, help="Tokens / latency.")
+        )
+    return heads
+
+
+def _row(
+    view: View,
+    placed: Placed,
+    chosen: Quantities,
+    *,
+    id_: str,
+    baseline: Result | None,
+    full: bool,
+    show_batch: bool,
+) -> Row:
+    result = placed.result
+    number = result.numbers.get(chosen.metric) if result.ok else None
+    cells = [_rank_cell(placed), Cell(name(view, result), f"{result.variant} {result.detail or ''}")]
+    if show_batch:
+        cells.append(_count(result.batch))
+    if number is None:
+        cells += [_failure_cell(result), _nothing(), _nothing(), _nothing()]
+    else:
+        cells += [
+            Cell((chosen.main.text(number.value),), number.value,
+                 tone="best" if placed.rank == 1 else "plain"),
+            Cell((Muted(interval_text(chosen.main, number)),), number.low),
+            Cell((_strip(result, number, chosen),)),
+            _ratio_cell(number, baseline, chosen.metric),
+        ]  # fmt: skip
+    if not show_batch:
+        cells.append(_value(result, "throughput", chosen.throughput))
+    cells.append(_value(result, "peak_memory", chosen.memory))
+    if full:
+        cells += [
+            _value(result, "flops", chosen.flops),
+            _value(result, "efficiency", scale_for("fraction", (1.0,)), unit=True),
+            _value(result, "latency_cold", chosen.cold),
+            _value(result, "error", scale_for("relative", (1.0,))),
+            Cell((detail(view, result, id_=f"{id_}-{case_slug(result)}"),)),
+        ]
+    tone: Literal["plain", "baseline", "failed", "stale"] = "plain"
+    if not result.ok:
+        tone = "failed"
+    elif placed.rank is None:
+        tone = "stale"
+    elif baseline is not None and result.case_id == baseline.case_id:
+        tone = "baseline"
+    return Row(tuple(cells), tone)
+
+
+def name(view: View, result: Result) -> Inline:
+    """Return the name of a result with the badges that belong to it."""
+    pieces: list[Piece] = [
+        VariantName(result.variant, view.title(result.variant), result.detail)
+    ]
+    pieces += flags(result)
+    return tuple(pieces)
+
+
+def flags(result: Result) -> list[Piece]:
+    """Return the badges of a result: what must not be overlooked."""
+    found: list[Piece] = []
+    if result.stale:
+        found += [" ", Badge("stale", "warning", "Measured with an older version; not ranked.")]
+    if result.busy:
+        found += [" ", Badge("busy machine", "warning", "The machine was not quiet.")]
+    if any(n.implausible for n in result.numbers.values()):
+        found += [" ", Badge("implausible", "failure",
+                             "Faster than the machine's own ceilings allow; not ranked.")]  # fmt: skip
+    return found
+
+
+def failure_words(result: Result) -> str:
+    """Return what became of a failed case, in words."""
+    return OUTCOME_WORDS.get(result.outcome, result.outcome)
+
+
+def interval_text(scale: Scale, number: Number) -> str:
+    """Return `1.21 to 1.25`, or a dash where there is no interval."""
+    if number.low is None or number.high is None:
+        return MISSING
+    return f"{scale.text(number.low)} to {scale.text(number.high)}"
+
+
+def case_slug(result: Result) -> str:
+    """Return the stable short name of a case: the digest at the end of its id."""
+    return slug(result.case_id.rpartition("#")[2])
+
+
+def detail(view: View, result: Result, *, id_: str) -> Detail:
+    """Return everything that is needed to check or repeat one result."""
+    pairs: list[tuple[str, Inline]] = [
+        ("Case", (Code(result.case_id),)),
+        ("Repeat it", (Code(f"attnbench repro '{result.case_id}'"),)),
+    ]
+    if not result.ok:
+        pairs.append(("Outcome", (failure_words(result),)))
+        pairs.append(("Reason", (result.reason or "none given",)))
+    latency = result.numbers.get("latency")
+    if latency is not None:
+        pairs.append(("Latency", (measure("s", latency.value),)))
+        if latency.low is not None and latency.high is not None:
+            low, high = measure("s", latency.low), measure("s", latency.high)
+            pairs.append(("95 % interval", (f"{low} to {high}",)))
+        if latency.p10 is not None and latency.p90 is not None:
+            low, high = measure("s", latency.p10), measure("s", latency.p90)
+            pairs.append(("10 % to 90 %", (f"{low} to {high}, of all samples",)))
+        rounds = count_of(latency.rounds, "round")
+        pairs.append(("Samples", (f"{whole(latency.samples)} in {rounds}",)))
+    pairs += _secondary_pairs(result)
+    if result.executed:
+        pairs.append(("What ran", (result.executed,)))
+    entry = view.runs.get(result.run_id)
+    machine = f"machines/{slug(result.hardware_id)}.html"
+    if entry is not None:
+        commit = entry.run.commit[:12] if entry.run.commit else "none: not a git checkout"
+        dirty = " with uncommitted changes" if entry.run.dirty else ""
+        pairs.append(("Commit", (Code(commit), dirty)))
+    pairs += [
+        ("Run", (Link(result.run_id, f"{machine}#run-{slug(result.run_id)}"),)),
+        ("Measured", (f"{day(result.created)}, plan {result.plan}",)),
+        ("Revision", (f"{result.revision} of the variant", *(", stale" for _ in [0] if result.stale))),
+    ]
+    title = f"{view.title(result.variant)}{', ' + result.detail if result.detail else ''}"
+    return Detail(id_, title, tuple(pairs))
+
+
+_SECONDARY: tuple[tuple[str, str, Quantity], ...] = (
+    ("latency_cold", "Latency, cold", "s"),
+    ("host_latency", "Host time", "s"),
+    ("latency_sustained", "Sustained", "s"),
+    ("throughput", "Throughput", "token/s"),
+    ("flop_rate", "FLOP rate", "flop/s"),
+    ("peak_memory", "Peak memory", "byte"),
+    ("energy", "Energy", "j"),
+    ("error", "Error", "relative"),
+    ("gradient_error", "Gradient error", "relative"),
+)
+
+
+def _secondary_pairs(result: Result) -> Iterable[tuple[str, Inline]]:
+    for metric, title, quantity in _SECONDARY:
+        number = result.numbers.get(metric)
+        if number is not None:
+            yield title, (measure(quantity, number.value),)
+        elif metric in result.unavailable:
+            yield title, (Muted(result.unavailable[metric]),)
+    efficiency = result.numbers.get("efficiency")
+    if efficiency is not None:
+        bound = f", bound by {efficiency.bound}" if efficiency.bound else ""
+        yield "Efficiency", (f"{percent(efficiency.value)}{bound}",)
+
+
+def _rank_cell(placed: Placed) -> Cell:
+    if placed.rank is None:
+        return Cell((MISSING,), tone="muted")
+    return Cell((f"={placed.rank}" if placed.tied else str(placed.rank),), placed.rank)
+
+
+def _failure_cell(result: Result) -> Cell:
+    if result.ok:
+        return Cell(("not measured",), tone="muted")
+    return Cell((failure_words(result),), tone="failure")
+
+
+def _nothing() -> Cell:
+    return Cell((MISSING,), tone="muted")
+
+
+def _count(value: int | None) -> Cell:
+    return _nothing() if value is None else Cell((whole(value),), value)
+
+
+def _value(result: Result, metric: str, scale: Scale, *, unit: bool = False) -> Cell:
+    number = result.numbers.get(metric) if result.ok else None
+    if number is None:
+        return _nothing()
+    text = scale.with_unit(number.value) if unit else scale.text(number.value)
+    return Cell((text,), number.value)
+
+
+def _ratio_cell(number: Number, baseline: Result | None, metric: str) -> Cell:
+    if baseline is None:
+        return _nothing()
+    ratio = number.value / baseline.numbers[metric].value
+    return Cell((measure("ratio", ratio),), ratio)
+
+
+def _strip(result: Result, number: Number, chosen: Quantities) -> Strip:
+    low, high = chosen.strip
+
+    def place(value: float | None) -> float:
+        at = number.value if value is None else value
+        return 0.5 if high == low or at <= 0 else (log(at) - low) / (high - low)
+
+    return Strip(result.variant, place(number.low), place(None), place(number.high))

@@ -1,0 +1,59 @@
+/* Shows one panel of a chooser. The choice stands in the address, so that it can be sent on. */
+(() => {
+  "use strict";
+  document.querySelectorAll(".chooser").forEach((chooser) => {
+    const panels = [...chooser.querySelectorAll(":scope > .panel")].map((element) => ({
+      element,
+      values: JSON.parse(element.dataset.values),
+      labels: JSON.parse(element.dataset.labels),
+      title: element.querySelector("h2").textContent,
+    }));
+    if (!panels.length) return;
+    const form = chooser.querySelector(":scope > .facets");
+    const selects = [...form.querySelectorAll("select")];
+    const filter = form.querySelector("input[type=search]");
+    const announce = chooser.querySelector(":scope > .announce");
+    let shown = null;
+
+    selects.forEach((select, facet) => {
+      const labels = new Map(panels.map((panel) => [panel.values[facet], panel.labels[facet]]));
+      for (const [value, label] of labels) select.append(new Option(label, value));
+      select.disabled = labels.size < 2;
+    });
+
+    const applyFilter = () => {
+      if (filter && window.attnbenchTables) window.attnbenchTables.filter(shown.element, filter.value);
+    };
+    const show = (panel, speak) => {
+      shown = panel;
+      for (const other of panels) other.element.hidden = other !== panel;
+      selects.forEach((select, facet) => { select.value = panel.values[facet]; });
+      if (filter && filter.value) applyFilter();
+      if (speak) announce.textContent = panel.title;
+    };
+    /* The panel that has the value just chosen and keeps as many of the other choices as there are. */
+    const nearest = (facet) => {
+      const wanted = selects.map((select) => select.value);
+      let best = null;
+      for (const panel of panels) {
+        if (panel.values[facet] !== wanted[facet]) continue;
+        const kept = panel.values.reduce((sum, value, at) =>
+          sum + (value === wanted[at] ? 2 ** (selects.length - at) : 0), 0);
+        if (!best || kept > best.kept) best = { panel, kept };
+      }
+      return best.panel;
+    };
+    const named = () => panels.find((panel) => `#${panel.element.id}` === location.hash);
+
+    selects.forEach((select, facet) => select.addEventListener("change", () => {
+      const panel = nearest(facet);
+      show(panel, true);
+      history.replaceState(null, "", `#${panel.element.id}`);
+    }));
+    if (filter) filter.addEventListener("input", applyFilter);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    window.addEventListener("hashchange", () => { if (named()) show(named(), true); });
+    form.hidden = false;
+    show(named() || panels[0], false);
+  });
+})();
