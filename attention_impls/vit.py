@@ -37,9 +37,7 @@ class VisionTransformerSize:
 
     def shape(self, batch: int = 1) -> AttentionShape:
         """Shape of every attention call."""
-        return AttentionShape(
-            batch=batch, grid=self.grid, heads=self.heads, head_dim=self.head_dim
-        )
+        return AttentionShape(batch=batch, grid=self.grid, heads=self.heads, head_dim=self.head_dim)
 
 
 class Block(nn.Module):

@@ -199,9 +199,15 @@ def check(paths: tuple[Path, ...], results: Path) -> None:
     show_default=True,
     help="Folder for the pages.",
 )
-def site(results: Path, out: Path) -> None:
+@click.option("--serve", is_flag=True, help="Serve the pages on this machine until Ctrl-C.")
+def site(results: Path, out: Path, serve: bool) -> None:
     """Render results/ into a static site that opens from disk."""
     click.echo(_render(results, out))
+    if serve:
+        subprocess.run(
+            [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(out)],
+            check=False,
+        )
 
 
 @main.command()
@@ -284,3 +290,7 @@ class _explained:  # noqa: N801  # reads as a statement: with _explained()
             error, (UnknownName, ValueError, OSError, JournalError, NothingToResumeError)
         ):
             raise _Failure(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

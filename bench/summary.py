@@ -46,8 +46,8 @@ def last_screen(finished: Finished, page: Path, console: Console) -> None:
     facts.add_row("duty", f"{conditions.measured_s / conditions.wall_s:.0%} of the wall time "
                   f"({conditions.wall_s:.0f} s) was spent inside measured calls")  # fmt: skip
     facts.add_row("noise floor", _noise_words(pairs))
-    facts.add_row("cells", _cell_words(finished.records))
-    for line in _failure_lines(finished.records):
+    facts.add_row("cells", cell_words(finished.records))
+    for line in failure_lines(finished.records):
         facts.add_row("", line)
     facts.add_row("results", str(finished.folder))
     facts.add_row("page", str(page.resolve()))
@@ -201,14 +201,15 @@ def _noise_words(pairs: Noise | None) -> str:
     )
 
 
-def _cell_words(records: Sequence[Record]) -> str:
+def cell_words(records: Sequence[Record]) -> str:
+    """Count the outcomes: how many measured, and the others by kind."""
     kinds = Counter(r.outcome.kind for r in records)
     failed = {kind: n for kind, n in sorted(kinds.items()) if kind != "ok"}
     listed = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in failed.items())
     return f"{kinds['ok']} of {len(records)} measured" + (f"; {listed}" if listed else "")
 
 
-def _failure_lines(records: Sequence[Record]) -> Iterator[str]:
+def failure_lines(records: Sequence[Record]) -> Iterator[str]:
     """One line a reason, most frequent first, six at most."""
     reasons: Counter[str] = Counter()
     for record in records:

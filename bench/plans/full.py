@@ -1,7 +1,7 @@
 """Everything standard has, and more: all dtypes, torch.compile, each SDPA backend, causal forms.
 
 Cost: a night on 2 CPU cores (torch.compile alone takes ten to twenty seconds a case), about two
-hours on one GPU. Expected result: what standard shows, and which of it depends on dtype or compiler.
+hours on one GPU. Expected result: what standard shows, and what of it depends on dtype or compiler.
 """
 
 from collections.abc import Iterator

@@ -1,0 +1,59 @@
+"""The contributor's fast loop: `nox -s micro -- -k inline --benchmark-compare`.
+
+The same calls as the sweep's cases (layer level, batch 1), through pytest-benchmark's fixture with
+a clock that waits for the device, with FLOPs and memory in `extra_info`. In the ordinary test suite
+each runs once. Never feeds results/: one process, no rounds over a shuffled plan, no failures kept.
+"""
+
+import time
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from attention_impls import backends, names
+from bench.memory import traced_peak_bytes
+from bench.plan import everything, image, workload_case
+from bench.subject import CannotRun, shape_of, subject_of
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPE = "bfloat16" if DEVICE == "cuda" else "float32"
+EXECUTIONS = [
+    (variant, backend)
+    for variant in names()
+    for backend in backends(variant)
+    if backend != "compile" and not backend.startswith("sdpa_")
+]
+
+
+def device_clock() -> float:
+    """Seconds, read after everything queued on the device is done."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+@pytest.mark.benchmark(timer=device_clock, warmup=True, warmup_iterations=5, min_rounds=10)
+@pytest.mark.parametrize("passes", ["forward", "forward_backward"])
+@pytest.mark.parametrize("side", [224, 512])
+@pytest.mark.parametrize(("variant", "backend"), EXECUTIONS, ids="/".join)
+def test_layer(
+    benchmark: BenchmarkFixture, variant: str, backend: str, side: int, passes: str
+) -> None:
+    case = workload_case(variant, backend, image(side), dtype=DTYPE, passes=passes)
+    subject = subject_of(case, DEVICE)
+    shape = shape_of(case.stimulus, 1)
+    try:
+        call = subject.recipe.call(shape)
+    except CannotRun as refusal:
+        pytest.skip(str(refusal))
+    benchmark.group = f"{side} px {passes} {DTYPE}"
+    benchmark.extra_info["flops_forward"] = subject.spec.flops(shape)
+    with call.mode():
+        if benchmark.disabled:
+            benchmark.extra_info["peak_memory_bytes"] = None
+        elif DEVICE == "cpu":
+            benchmark.extra_info["peak_memory_bytes"] = traced_peak_bytes(call)
+        output = benchmark(call, 0)
+    assert output[0].shape == call.output_shape
+    assert everything(DEVICE).device == DEVICE

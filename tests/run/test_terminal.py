@@ -1,0 +1,52 @@
+"""The live display: failures are said at once, a log file gets plain lines, words are right."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from bench import terminal as module
+from bench.model import Crashed, NotRun, Ok, Unsupported
+from bench.plan import everything, frontier_case, image, task_cases, workload_case
+from bench.terminal import Terminal, case_words
+
+CASE = workload_case("softmax", "sdpa", image(224), dtype="float32", passes="forward_backward")
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, *outcomes: object) -> str:
+    monkeypatch.setattr(module, "_LINE_EVERY_S", 0.0)
+    text = io.StringIO()
+    with Terminal(Console(file=text, width=200)) as display:
+        for done, outcome in enumerate(outcomes):
+            display.started(CASE, done, len(outcomes))
+            display.finished(CASE, outcome)
+        display.started(CASE, len(outcomes), len(outcomes))
+    return text.getvalue()
+
+
+def test_failures_are_said_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = shown(monkeypatch, Crashed(exit_code=-11, reason="x"), Ok(measurements=(), executed="-"))
+    assert "crashed softmax/sdpa" in text
+    assert "2/2  1 failed" in text
+
+
+def test_refusals_with_reasons_are_not_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = shown(monkeypatch, Unsupported(reasons=("no",)), NotRun(reason="larger"))
+    assert "no failures" in text
+    assert "failed" not in text
+
+
+def test_the_time_left_is_not_guessed_from_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    ok = Ok(measurements=(), executed="-")
+    assert "min left" not in shown(monkeypatch, ok, ok)
+    assert "min left" in shown(monkeypatch, *[ok] * 6)
+
+
+def test_a_case_in_words() -> None:
+    assert case_words(CASE) == "softmax/sdpa: 224 px, batch 1, fwd+bwd, float32, layer"
+    frontier = frontier_case(
+        "inline", "reference", memory_bytes=2**27, dtype="float32", passes="forward"
+    )
+    assert case_words(frontier) == "inline/reference: largest N in 128 MiB"
+    assert case_words(next(task_cases("inline", "digits", 1))).endswith("digits, seed 0")
+    assert everything("cpu").device == "cpu"
