@@ -94,9 +94,9 @@ def tests(session: nox.Session) -> None:
     """Run the whole test suite, without a GPU or a network: `-- tests/docs -k readme`."""
     python = environment(session, "tests")
     session.chdir(ROOT)
-    jobs = [] if session.posargs else ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]
-    chosen = session.posargs or ["-m", "not gpu", "--benchmark-disable"]
-    _call(session, str(python), "-m", "pytest", *jobs, *chosen)
+    parallel = ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]
+    chosen = session.posargs or ["-m", "not gpu", *parallel]
+    _call(session, str(python), "-m", "pytest", "--benchmark-disable", *chosen)
 
 
 @nox.session
@@ -114,7 +114,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types with pyright, strictly."""
-    python = environment(session, "tests", "types")
+    python = environment(session, "types")
     session.chdir(ROOT)
     _call(session, str(python), "-m", "pyright", "--pythonpath", str(python), *session.posargs)
 
@@ -140,7 +140,7 @@ def micro(session: nox.Session) -> None:
     """Time a few calls with pytest-benchmark: `-- -k inline --benchmark-compare`."""
     python = environment(session, "tests")
     session.chdir(ROOT)
-    _call(session, str(python), "-m", "pytest", "bench_micro", "--benchmark-only", *session.posargs)
+    _call(session, str(python), "-m", "pytest", "tests/micro", "--benchmark-only", *session.posargs)
 
 
 @nox.session
@@ -156,4 +156,6 @@ def gpu(session: nox.Session) -> None:
     """Run the tests that need a CUDA device."""
     python = environment(session, "tests")
     session.chdir(ROOT)
-    _call(session, str(python), "-m", "pytest", "-m", "gpu", *session.posargs)
+    _call(
+        session, str(python), "-m", "pytest", "-m", "gpu", "--benchmark-disable", *session.posargs
+    )

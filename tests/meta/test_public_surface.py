@@ -111,6 +111,7 @@ def test_a_record_has_this_json_form() -> None:
             "measurements": [{"kind": "measured", "metric": "latency", "rounds": [[0.5, 0.25]]}],
             "executed": "math",
             "batch": None,
+            "checked": None,
         },
     }  # fmt: skip
 
