@@ -123,3 +123,8 @@ def adopt_projections(
     if unknown := sorted(set(official) - known - set(mix)):
         raise KeyError(f"no place for the published parameters {', '.join(unknown)}")
     return adopted
+
+
+def published_inputs(official: StateDict) -> tuple[str, ...]:
+    """Names of the input projections in vision code: `qkv` (DeiT, Swin), or `q` and `kv` (PVT)."""
+    return ("qkv",) if "qkv.weight" in official else ("q", "kv")

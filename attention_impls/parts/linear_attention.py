@@ -1,0 +1,117 @@
+"""Attention whose weights factor into features of queries and keys: linear in the tokens.
+
+    out_i = q_i^T (sum_j k_j v_j^T) / (q_i^T sum_j k_j + epsilon)
+
+q, k are non-negative features of the queries and keys, v the values; j runs over all tokens, or
+over j <= i in the causal form. Sums are taken as means over the tokens, so that numerator and
+denominator keep their size in half precision however long the sequence is: dividing both by the
+same number, epsilon too, changes no output.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+CHUNK_TOKENS = 64
+"""Tokens per chunk of the causal form: near head_dim, where its FLOPs are smallest."""
+
+Features = Float[Tensor, "batch heads tokens features"]
+Values = Float[Tensor, "batch heads tokens head_dim"]
+
+
+def key_value_mean(
+    k: Float[Tensor, "batch heads keys features"], v: Float[Tensor, "batch heads keys head_dim"]
+) -> Float[Tensor, "batch heads features head_dim"]:
+    """Return the mean over tokens of k_j v_j^T; the division happens in the accumulator."""
+    unused = k.new_zeros(())
+    state = torch.baddbmm(unused, k.flatten(0, 1).mT, v.flatten(0, 1), beta=0, alpha=1 / k.shape[2])
+    return state.unflatten(0, v.shape[:2])
+
+
+def normalised_product(q: Features, k: Features, v: Values, epsilon: float) -> Values:
+    """Return the formula above over all tokens.
+
+    Args:
+        q: features of the queries.
+        k: features of the keys.
+        v: values.
+        epsilon: added to the sum over tokens in the denominator.
+    """
+    # a strided input would be copied by each of the products that reads it
+    q = q.contiguous()
+    numerator = q @ key_value_mean(k, v)
+    denominator = q @ k.mean(2).unsqueeze(-1)
+    return numerator.div_(_not_half(denominator).add_(epsilon / k.shape[2]))
+
+
+def causal_normalised_product(q: Features, k: Features, v: Values, epsilon: float) -> Values:
+    """Return the formula above over j <= i, without a tokens x tokens matrix.
+
+    The tokens are cut into chunks: within one, weights are a masked product; all earlier chunks
+    enter as the running sum of their k_j v_j^T, accumulated in float32 or better and divided by
+    the tokens up to the chunk's end.
+
+    Args: as for `normalised_product`.
+    """
+    tokens = q.shape[2]
+    chunk, chunks = chunks_of(tokens)
+    q, k, v = (_in_chunks(t, chunk, chunks) for t in (q, k, v))
+    seen = torch.arange(1, chunks + 1, device=q.device, dtype=_accumulator(q)) * chunk
+    per_seen = seen.reciprocal().view(chunks, 1, 1)
+
+    earlier = torch.ones(chunk, chunk, device=q.device, dtype=q.dtype).tril()
+    weights = (q @ k.mT).mul_(earlier * per_seen.to(q.dtype))
+    state = _sum_of_earlier(k.mT @ v, per_seen)
+    key_sum = _sum_of_earlier(k.sum(-2).unsqueeze(-1), per_seen)
+    numerator = (weights @ v).add_(q @ state)
+    denominator = weights.sum(-1, keepdim=True, dtype=per_seen.dtype) + (q @ key_sum)
+    out = numerator.div_(denominator.add_(epsilon * per_seen))
+    return out.flatten(2, 3)[:, :, :tokens]
+
+
+def chunks_of(tokens: int) -> tuple[int, int]:
+    """Return the tokens per chunk of the causal form, and the number of chunks."""
+    chunk = min(CHUNK_TOKENS, tokens)
+    return chunk, math.ceil(tokens / chunk)
+
+
+def normalised_product_flops(
+    batch: int, heads: int, tokens: int, head_dim: int, *, causal: bool
+) -> int:
+    """FLOPs of the functions above, with as many features as head_dim.
+
+    All tokens: 2 N d^2 each for the mean of k v^T and for q times it, 2 N d for the denominator,
+    per head. Causal, with N rounded up to P tokens in chunks of c: the same with P for N, plus
+    2 P c d each for the weights within chunks and for their product with v.
+    """
+    length, within = tokens, 0
+    if causal:
+        chunk, chunks = chunks_of(tokens)
+        length = chunk * chunks
+        within = 4 * length * chunk * head_dim
+    return batch * heads * (4 * length * head_dim**2 + 2 * length * head_dim + within)
+
+
+def _accumulator(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def _not_half(tensor: Tensor) -> Tensor:
+    """Float32 for half precision, where epsilon over tokens would round to zero."""
+    return tensor.to(_accumulator(tensor))
+
+
+def _in_chunks(tensor: Tensor, chunk: int, chunks: int) -> Tensor:
+    """[batch, heads, tokens, n] -> [batch, heads, chunks, chunk, n], zeros after the last token."""
+    missing = chunk * chunks - tensor.shape[2]
+    padded = F.pad(tensor, (0, 0, 0, missing)) if missing else tensor
+    return padded.reshape(*tensor.shape[:2], chunks, chunk, tensor.shape[3])
+
+
+def _sum_of_earlier(of_chunk: Tensor, per_seen: Tensor) -> Tensor:
+    """Sum over the chunks before each one, times `per_seen`, in the dtype of `of_chunk`."""
+    running = of_chunk[:, :, :-1].cumsum(2, dtype=per_seen.dtype)
+    return F.pad(running, (0, 0, 0, 0, 1, 0)).mul_(per_seen).to(of_chunk.dtype)
