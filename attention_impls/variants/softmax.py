@@ -76,8 +76,14 @@ SPEC = AttentionSpec(
     paper=Paper(
         title="Attention Is All You Need",
         authors=(
-            "Ashish Vaswani", "Noam Shazeer", "Niki Parmar", "Jakob Uszkoreit", "Llion Jones",
-            "Aidan N. Gomez", "Łukasz Kaiser", "Illia Polosukhin",
+            "Ashish Vaswani",
+            "Noam Shazeer",
+            "Niki Parmar",
+            "Jakob Uszkoreit",
+            "Llion Jones",
+            "Aidan N. Gomez",
+            "Łukasz Kaiser",
+            "Illia Polosukhin",
         ),
         year=2017,
         venue="NeurIPS",
@@ -89,8 +95,10 @@ SPEC = AttentionSpec(
     formula=r"O = \mathrm{softmax}\left(\frac{Q K^\top}{\sqrt{d}}\right) V",
     deviations=(
         "The queries are scaled instead of the scores: the same function, fewer operations.",
-        ("In half precision the softmax is computed in float32 and its weights are rounded to the "
-        "dtype of the inputs."),
+        (
+            "In half precision the softmax is computed in float32 and its weights are rounded to the "
+            "dtype of the inputs."
+        ),
     ),
     scaling="There is nothing to scale; cost and memory grow with the square of the tokens.",
     options=NoOptions(),
@@ -109,4 +117,4 @@ SPEC = AttentionSpec(
         deterministic_eval=True,
     ),
     adopt_official=adopt_official,
-)  # fmt: skip
+)
