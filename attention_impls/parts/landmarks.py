@@ -67,9 +67,14 @@ def landmark_kernel(grid: Grid, rule: LandmarkRule, landmarks: int, stride: int)
     )
 
 
-@cache
+@torch.compiler.assume_constant_result
 def sampled_tokens(tokens: int, count: int, seed: int) -> tuple[int, ...]:
     """Return `count` different token indices in order, a function of the arguments alone."""
+    return _drawn(tokens, count, seed)
+
+
+@cache
+def _drawn(tokens: int, count: int, seed: int) -> tuple[int, ...]:
     return tuple(sorted(random.Random(seed).sample(range(tokens), count)))
 
 
