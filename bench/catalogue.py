@@ -4,15 +4,18 @@ import ast
 import importlib
 import inspect
 import textwrap
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.model import Case, GridSize, TaskRun, Workload
 from bench.table import BackendEntry, Column, PaperEntry, TaskEntry, VariantEntry
 
 if TYPE_CHECKING:
     from attention_impls.spec import AttentionSpec
+    from bench.metric import Metric
 
 _ROOT = Path(__file__).parents[1]
 
@@ -82,7 +85,7 @@ def read_catalogue() -> Catalogue:
             better=m.better,
             help=m.help,
             derived=False,
-            varies=m.every_round,
+            varies=m.every_round or _of_tasks_alone(m),
         )
         for m in metrics
     )
@@ -101,6 +104,27 @@ def read_catalogue() -> Catalogue:
             for t in tasks
         ),
     )
+
+
+def _of_tasks_alone(metric: "Metric") -> bool:
+    """Whether a metric belongs to trainings only: it differs from seed to seed."""
+    task = Case(
+        variant="any", backend="reference", level="model", stimulus=TaskRun(task="any", seed=0)
+    )
+    timed = replace(
+        task,
+        level="layer",
+        stimulus=Workload(
+            batch=1,
+            batch_policy="one",
+            grid=GridSize(height=1, width=1),
+            heads=1,
+            head_dim=1,
+            dtype="float32",
+            passes="forward",
+        ),
+    )
+    return metric.applies(task, "cpu") and not metric.applies(timed, "cpu")
 
 
 def variant_entry(spec: "AttentionSpec") -> VariantEntry:
@@ -126,7 +150,7 @@ def variant_entry(spec: "AttentionSpec") -> VariantEntry:
         uncounted=_uncounted(spec),
         backends=tuple(_backend_entry(spec.name, b) for b in registry.backends(spec.name)),
         source=_in_repository(source),
-        streams=_streams(spec),
+        streams=streams_of(spec),
     )
 
 
@@ -155,7 +179,8 @@ def _uncounted(spec: "AttentionSpec") -> str | None:
     return spec.uncounted(_example_shape(), spec.options)[1] if spec.uncounted else None
 
 
-def _streams(spec: "AttentionSpec") -> int:
+@cache
+def streams_of(spec: "AttentionSpec") -> int:
     """Distinct tensors that the core reads: read off the layer, which knows what it projects."""
     return len(getattr(spec.build(_example_shape()), "streams", "x"))
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from attention_impls.registry import load, source_file
 from attention_impls.shapes import AttentionShape, Grid
 from bench.model import (
     Case,
@@ -37,6 +38,7 @@ from bench.model import (
     VariantRecords,
     Workload,
 )
+from bench.rules.rule import parameters_of
 from bench.submission import write_run
 
 SAMPLE = "synthetic sample, not measured"
@@ -169,9 +171,9 @@ def sample_cases(variant: str) -> tuple[Case, ...]:
             ),
         ),
     ]
-    causal = _timed(variant, 224)
-    assert isinstance(causal.stimulus, Workload)
-    others.append(replace(causal, stimulus=replace(causal.stimulus, causal=True)))
+    plain = _timed(variant, 224)
+    assert isinstance(plain.stimulus, Workload)
+    others.append(replace(plain, stimulus=replace(plain.stimulus, causal=True)))
     tasks = [
         Case(
             variant=variant,
@@ -225,8 +227,8 @@ def _outcome(case: Case) -> Outcome:
 
 def _workload_outcome(case: Case, workload: Workload) -> Outcome:
     quadratic = case.variant == "softmax"
-    if workload.causal:
-        return Unsupported(reasons=("no causal form: use causal=False",))
+    if reasons := load(case.variant).unsupported(shape_of(workload)):
+        return Unsupported(reasons=reasons)
     if workload.resolution_px == 2048 and quadratic:
         return OutOfMemory(requested_bytes=805306368, limit_bytes=2**29, reason=SAMPLE)
     if workload.resolution_px == 4096:
@@ -242,7 +244,9 @@ def _workload_outcome(case: Case, workload: Workload) -> Outcome:
 
 def _measurements(case: Case, workload: Workload) -> tuple[Measurement, ...]:
     shape = shape_of(workload)
-    flops, parameters = work_of(case, shape)
+    spec = load(case.variant)
+    flops = (spec.core_flops if case.level == "core" else spec.flops)(shape, spec.options)
+    parameters = parameters_of(case.variant, spec.options, shape, case.level)
     stream = 4 * shape.batch * shape.tokens * shape.channels
     backward = workload.passes == "forward_backward"
     speed = 0.3 if case.backend == "reference" else 0.4
@@ -257,10 +261,11 @@ def _measurements(case: Case, workload: Workload) -> tuple[Measurement, ...]:
         _constant("flops_torch", flops),
         _constant("flops_fvcore", flops),
         _constant("parameters", parameters),
+        _constant("state_floats", spec.state_floats(shape, spec.options)),
         _constant("peak_memory", peak),
         _constant("predicted_memory", peak),
         _constant("error", 3e-7),
-        _constant("page_faults", peak // 4096),
+        Measured(metric="page_faults", rounds=((peak // 4096,),) * ROUNDS),
         Unavailable(metric="energy", reasons=("RAPL counters are not readable here",)),
     ]
     if backward:
@@ -279,16 +284,6 @@ def shape_of(workload: Workload) -> AttentionShape:
         extra_tokens=workload.extra_tokens,
         causal=workload.causal,
     )
-
-
-def work_of(case: Case, shape: AttentionShape) -> tuple[int, int]:
-    """FLOPs and parameters of a case (closed forms of softmax and of a linear attention)."""
-    channels = shape.channels
-    per_token = 4 * shape.tokens * channels if case.variant == "softmax" else 4 * 64 * channels
-    core = shape.batch * shape.tokens * per_token
-    if case.level == "core":
-        return core, 0
-    return core + 8 * shape.batch * shape.tokens * channels**2, 4 * channels**2 + 4 * channels
 
 
 def _constant(metric: str, value: float) -> Measured:
@@ -312,9 +307,9 @@ def _jitter(*key: object) -> float:
 
 @cache
 def _revision(variant: str) -> int:
-    return 1
+    return load(variant).revision
 
 
 @cache
 def _source_digest(variant: str) -> str:
-    return hashlib.sha256(variant.encode()).hexdigest()
+    return hashlib.sha256(source_file(variant).read_bytes()).hexdigest()

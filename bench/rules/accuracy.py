@@ -1,0 +1,77 @@
+"""Rules about trained accuracy: within range, countable, one per seed."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+
+from bench.model import TaskRun
+from bench.rules.rule import Fault, RecordUnderTest, RunRule, RunUnderTest
+from bench.task import Task, task, tasks
+
+_LEAST_SEEDS = 3
+_ROUNDING = 1e-5
+"""Relative error of a stored sample, see submission.SIGNIFICANT_DIGITS."""
+
+
+def _trained(under: RunUnderTest) -> Iterator[tuple[RecordUnderTest, TaskRun, Task, float]]:
+    known = {one.name for one in tasks()}
+    for one in under.records:
+        found, stimulus = one.summary("accuracy"), one.case.stimulus
+        if found and isinstance(stimulus, TaskRun) and stimulus.task in known:
+            yield one, stimulus, task(stimulus.task), found.value
+
+
+def _countable(under: RunUnderTest) -> Iterator[Fault]:
+    for one, _, of, accuracy in _trained(under):
+        if of.test_items is None or of.test_items * _ROUNDING > 0.1:
+            continue
+        correct = accuracy * of.test_items
+        if abs(correct - round(correct)) > of.test_items * _ROUNDING + 1e-6:
+            yield one.fault(
+                f"accuracy {accuracy} of {of.test_items} items is {correct:.3f} correct answers, "
+                "must be a whole number"
+            )
+
+
+def _chance(under: RunUnderTest) -> Iterator[Fault]:
+    for one, _, of, accuracy in _trained(under):
+        if of.test_items is None:
+            continue
+        spread = math.sqrt(of.chance * (1 - of.chance) / of.test_items)
+        if accuracy < of.chance - 3 * spread:
+            yield one.fault(f"accuracy {accuracy:.4g} is below chance, {of.chance:.4g}")
+
+
+def _seeds(under: RunUnderTest) -> Iterator[Fault]:
+    for (variant, name), found in _by_task(under).items():
+        losses = {one.samples("loss") for one in found}
+        times = {one.samples("training_time") for one in found}
+        if len(found) > 1 and any(losses) and (len(losses) == 1 or len(times) == 1):
+            yield Fault(
+                f"{variant}.json", f"all {len(found)} seeds of {name} gave the same loss or time"
+            )
+
+
+def _few_seeds(under: RunUnderTest) -> Iterator[Fault]:
+    for (variant, name), found in _by_task(under).items():
+        if len(found) < _LEAST_SEEDS:
+            yield Fault(
+                f"{variant}.json",
+                f"{len(found)} seeds of {name}: no interval below {_LEAST_SEEDS}",
+            )
+
+
+def _by_task(under: RunUnderTest) -> dict[tuple[str, str], list[RecordUnderTest]]:
+    found: dict[tuple[str, str], list[RecordUnderTest]] = defaultdict(list)
+    for one, stimulus, _, _ in _trained(under):
+        if not one.case.options:
+            found[one.case.variant, stimulus.task].append(one)
+    return found
+
+
+RULES = (
+    RunRule(id="R601", severity="error", help="Not a ratio of counts.", find=_countable),
+    RunRule(id="R602", severity="review", help="Worse than guessing.", find=_chance),
+    RunRule(id="R603", severity="error", help="Seeds without effect.", find=_seeds),
+    RunRule(id="R604", severity="flag", help="Too few seeds.", find=_few_seeds),
+)

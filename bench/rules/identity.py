@@ -1,0 +1,227 @@
+"""Rules about who, where and with which code: every name resolves, every fact is complete."""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import fields
+
+from attention_impls.registry import UnknownName, backends, load, names, source_file
+from bench.metric import metrics
+from bench.model import PROTOCOL_VERSION, TaskRun, canonical
+from bench.plan import plan_names
+from bench.rules.rule import Fault, RunRule, RunUnderTest, option_faults
+from bench.task import tasks
+
+_PRIVATE = {
+    "a home folder": r"(?:/home/|/Users/|/root/|[A-Z]:\\Users\\)[^\s\"]*",
+    "an e-mail or login address": r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
+    "an IP address": r"\b(?:\d{1,3}\.){3}\d{1,3}(?![.\d])\b",
+    "a secret": r"\b(?:gh[pousr]_\w{20,}|hf_\w{20,}|AKIA[0-9A-Z]{16}|sk-[\w-]{20,})",
+}
+_VERSION_FIELDS = ("os", "driver", "cudnn", "cuda")
+_EMPTY = ("", "unknown", "n/a", "na", "none", "null", "-", "?")
+
+
+def _names(under: RunUnderTest) -> Iterator[Fault]:
+    known_metrics = {metric.name for metric in metrics()}
+    known_tasks = {task.name for task in tasks()}
+    for one in under.records:
+        case = one.case
+        try:
+            load(case.variant)
+        except UnknownName as error:
+            yield one.fault(f"{error} Add the variant to the tree first.")
+            continue
+        if case.backend not in backends(case.variant):
+            allowed = ", ".join(backends(case.variant))
+            yield one.fault(f"backend {case.backend!r} of {case.variant}: allowed {allowed}")
+        if isinstance(case.stimulus, TaskRun) and case.stimulus.task not in known_tasks:
+            allowed = ", ".join(sorted(known_tasks)) or "none"
+            yield one.fault(f"task {case.stimulus.task!r}: allowed {allowed}")
+        for measurement in one.measurements:
+            if measurement.metric not in known_metrics:
+                allowed = ", ".join(sorted(known_metrics)) or "none"
+                yield one.fault(f"metric {measurement.metric!r}: allowed {allowed}")
+    if under.run.plan not in plan_names():
+        allowed = ", ".join(plan_names())
+        yield Fault("run.json", f"plan {under.run.plan!r}: allowed {allowed}")
+
+
+def _options(under: RunUnderTest) -> Iterator[Fault]:
+    for one in under.records:
+        if one.spec is not None:
+            for fault in option_faults(one.spec, one.case.options):
+                yield one.fault(fault)
+
+
+def _revisions_ahead(under: RunUnderTest) -> Iterator[Fault]:
+    if under.run.protocol.version > PROTOCOL_VERSION:
+        yield Fault(
+            "run.json",
+            f"protocol version {under.run.protocol.version}, this tree knows up to "
+            f"{PROTOCOL_VERSION}: update attnbench",
+        )
+    for one in under.records:
+        if one.case.variant not in names():
+            continue
+        newest = load(one.case.variant).revision
+        if one.record.variant_revision > newest:
+            yield one.fault(
+                f"revision {one.record.variant_revision} of {one.case.variant}, the tree has "
+                f"{newest}: the variant must be merged before its results"
+            )
+
+
+def _stale(under: RunUnderTest) -> Iterator[Fault]:
+    if under.run.protocol.version < PROTOCOL_VERSION:
+        yield Fault(
+            "run.json",
+            f"protocol version {under.run.protocol.version}, now {PROTOCOL_VERSION}: stale",
+        )
+    for file in under.stored.files:
+        if file.variant not in names():
+            continue
+        newest = load(file.variant).revision
+        found = {record.variant_revision for record in file.records}
+        if found and max(found) < newest:
+            yield Fault(f"{file.variant}.json", f"revision {max(found)}, now {newest}: stale")
+
+
+def _mixed_revisions(under: RunUnderTest) -> Iterator[Fault]:
+    for file in under.stored.files:
+        found = sorted({record.variant_revision for record in file.records})
+        if len(found) > 1:
+            yield Fault(f"{file.variant}.json", f"revisions {found} in one run: allowed one")
+
+
+def _source(under: RunUnderTest) -> Iterator[Fault]:
+    for file in under.stored.files:
+        if file.variant not in names():
+            continue
+        same_revision = any(
+            record.variant_revision == load(file.variant).revision for record in file.records
+        )
+        if same_revision and file.source_sha256 != _source_digest(file.variant):
+            yield Fault(
+                f"{file.variant}.json",
+                "source_sha256 is not that of the variant's file in this tree, at the same "
+                "revision: either the file changed without effect on its output, or other code ran",
+            )
+
+
+def _source_digest(variant: str) -> str:
+    return hashlib.sha256(source_file(variant).read_bytes()).hexdigest()
+
+
+def _commit(under: RunUnderTest) -> Iterator[Fault]:
+    if under.run.commit is None:
+        yield Fault("run.json", "commit is missing: the run cannot be repeated exactly")
+    if under.run.dirty:
+        yield Fault("run.json", "the code differed from the commit: commit first, then measure")
+
+
+def _time(under: RunUnderTest) -> Iterator[Fault]:
+    if under.run.created > under.now:
+        yield Fault("run.json", f"created {under.run.created} is in the future: now {under.now}")
+
+
+def _environment(under: RunUnderTest) -> Iterator[Fault]:
+    environment = under.run.environment
+    for field in fields(environment):
+        value = getattr(environment, field.name)
+        if isinstance(value, str) and value.strip().lower() in _EMPTY:
+            yield Fault("run.json", f"environment.{field.name} is {value!r}: must say what it is")
+    if environment.threads > environment.cpu_count:
+        yield Fault(
+            "run.json",
+            f"environment.threads is {environment.threads}, allowed up to cpu_count "
+            f"{environment.cpu_count}",
+        )
+    listed = environment.packages.get("torch")
+    if listed is None or listed.split("+")[0] != environment.torch.split("+")[0]:
+        yield Fault(
+            "run.json",
+            f"environment.torch is {environment.torch}, environment.packages says {listed}",
+        )
+    gpu_fields = ("cuda", "driver", "compute_capability", "multiprocessors")
+    for name in gpu_fields:
+        present = getattr(environment, name) is not None
+        if present != (environment.device == "cuda"):
+            told = "is there" if present else "is missing"
+            yield Fault("run.json", f"environment.{name} {told} for device {environment.device}")
+
+
+def _hardware_id(under: RunUnderTest) -> Iterator[Fault]:
+    from bench.environment import hardware_id  # noqa: PLC0415 - imports torch
+
+    environment = under.run.environment
+    expected = hardware_id(
+        environment.device,
+        environment.device_name,
+        environment.cpu_count,
+        environment.device_memory_bytes,
+    )
+    if environment.hardware_id != expected:
+        yield Fault(
+            "run.json",
+            f"environment.hardware_id is {environment.hardware_id}, device name, CPUs and memory "
+            f"give {expected}",
+        )
+
+
+def _characters(under: RunUnderTest) -> Iterator[Fault]:
+    for file, text in _texts(under):
+        odd = sorted({c for c in text if unicodedata.category(c) in ("Cf", "Co", "Cn", "Cs")})
+        if odd:
+            shown = ", ".join(f"U+{ord(c):04X}" for c in odd)
+            yield Fault(file, f"invisible or unassigned characters: {shown}; remove them")
+        if not unicodedata.is_normalized("NFC", text):
+            yield Fault(file, "text is not in Unicode normal form C; normalise it")
+
+
+def _private(under: RunUnderTest) -> Iterator[Fault]:
+    skipped = tuple(str(getattr(under.run.environment, name)) for name in _VERSION_FIELDS) + tuple(
+        under.run.environment.packages.values()
+    )
+    for file, text in _texts(under):
+        for version in skipped:
+            text = text.replace(version, "")  # noqa: PLW2901 - four-part versions look like IPs
+        for what, pattern in _PRIVATE.items():
+            if found := re.search(pattern, text):
+                yield Fault(file, f"contains {what}: {found[0][:12]}...; results are public")
+
+
+def _texts(under: RunUnderTest) -> Iterator[tuple[str, str]]:
+    """Everything that a file says, escapes resolved."""
+    for name, value in (
+        ("run.json", under.run),
+        *((f"{file.variant}.json", file) for file in under.stored.files),
+    ):
+        yield name, _unescaped(canonical(value))
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(
+        r"(?:\\u[0-9a-f]{4})+",
+        lambda found: bytes.fromhex(found[0].replace("\\u", "")).decode(
+            "utf-16-be", errors="replace"
+        ),
+        text,
+    )
+
+
+RULES = (
+    RunRule(id="R201", severity="error", help="A name is not in the tree.", find=_names),
+    RunRule(id="R202", severity="error", help="Not options of the variant.", find=_options),
+    RunRule(id="R203", severity="error", help="Newer than the tree.", find=_revisions_ahead),
+    RunRule(id="R204", severity="flag", help="Older than the tree.", find=_stale),
+    RunRule(id="R205", severity="error", help="Two revisions at once.", find=_mixed_revisions),
+    RunRule(id="R206", severity="flag", help="The variant's file is another.", find=_source),
+    RunRule(id="R207", severity="flag", help="Not repeatable to the letter.", find=_commit),
+    RunRule(id="R208", severity="error", help="Measured in the future.", find=_time),
+    RunRule(id="R209", severity="error", help="Incomplete environment.", find=_environment),
+    RunRule(id="R210", severity="error", help="Another machine's id.", find=_hardware_id),
+    RunRule(id="R211", severity="error", help="Characters nobody can see.", find=_characters),
+    RunRule(id="R212", severity="error", help="Private data.", find=_private),
+)

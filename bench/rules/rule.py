@@ -1,0 +1,261 @@
+"""What a rule is, what it may look at, and what it finds."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from attention_impls.registry import load, names
+from attention_impls.shapes import AttentionShape, Grid
+from bench import roofline
+from bench.catalogue import streams_of
+from bench.derived import Summary, summary
+from bench.model import Case, Level, Measured, Measurement, Ok, Record, Run, Scalar, Workload
+from bench.submission import Refusal, StoredRun
+
+if TYPE_CHECKING:
+    from attention_impls.spec import AttentionSpec
+
+Severity = Literal["error", "review", "flag"]
+"""error: not accepted; review: a person must look; flag: accepted, and said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that a rule found."""
+
+    rule: str
+    """Stable id, e.g. `R404`."""
+    severity: Severity
+    path: str
+    """File or folder, relative to the results folder."""
+    message: str
+    """What, got, allowed, what to do."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.severity} {self.rule}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A finding before its rule is known: file below the run's (or results) folder, and message."""
+
+    file: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordUnderTest:
+    """One record with what rules ask about it again and again."""
+
+    run: Run
+    file: str
+    index: int
+    record: Record
+
+    @property
+    def case(self) -> Case:
+        """What ran."""
+        return self.record.case
+
+    @property
+    def ok(self) -> Ok | None:
+        """The outcome, if it is Ok."""
+        return self.record.outcome if isinstance(self.record.outcome, Ok) else None
+
+    @property
+    def workload(self) -> Workload | None:
+        """The stimulus, if it is a timed call."""
+        return self.case.stimulus if isinstance(self.case.stimulus, Workload) else None
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """All measurements; empty for failures."""
+        return self.ok.measurements if self.ok else ()
+
+    @property
+    def measured(self) -> dict[str, Measured]:
+        """Measurements that have samples."""
+        return {m.metric: m for m in self.measurements if isinstance(m, Measured)}
+
+    def summary(self, metric: str) -> Summary | None:
+        """Summary of one metric; None if it was not measured."""
+        found = self.measured.get(metric)
+        return summary(found.rounds) if found else None
+
+    def samples(self, metric: str) -> tuple[float, ...]:
+        """All samples of one metric, rounds joined."""
+        found = self.measured.get(metric)
+        return tuple(s for samples in found.rounds for s in samples) if found else ()
+
+    @property
+    def batch(self) -> int | None:
+        """Sequences of a call: as it ran, else as it was asked for."""
+        asked = self.workload.batch if self.workload else None
+        return (self.ok.batch if self.ok else None) or asked
+
+    @property
+    def shape(self) -> AttentionShape | None:
+        """Sizes of the call; None for tasks and frontiers, or where the batch is not known."""
+        if self.workload is None or self.batch is None:
+            return None
+        return shape_of(self.workload, self.batch)
+
+    @property
+    def spec(self) -> "AttentionSpec | None":
+        """The variant, if the tree has it at the revision that was measured."""
+        if self.case.variant not in names():
+            return None
+        found = load(self.case.variant)
+        return found if found.revision == self.record.variant_revision else None
+
+    @property
+    def options(self) -> Any:
+        """The variant's options of this case; None where they are not its options."""
+        return None if self.spec is None else options_of(self.spec, self.case.options)
+
+    def fault(self, message: str) -> Fault:
+        """Return a fault that names this record."""
+        return Fault(self.file, f"records.{self.index} ({self.case.id}): {message}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunUnderTest:
+    """One accepted run and the tree it is judged by."""
+
+    stored: StoredRun
+    now: str
+    """Time of the check, as in `Run.created`."""
+
+    @property
+    def run(self) -> Run:
+        """Its header."""
+        return self.stored.run
+
+    @cached_property
+    def records(self) -> tuple[RecordUnderTest, ...]:
+        """Every record with its place."""
+        return tuple(
+            RecordUnderTest(run=self.run, file=f"{file.variant}.json", index=i, record=record)
+            for file in self.stored.files
+            for i, record in enumerate(file.records)
+        )
+
+    @cached_property
+    def ceilings(self) -> dict[str, float]:
+        """Best value of each measured limit of the machine."""
+        return roofline.best(self.run.ceilings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultsUnderTest:
+    """The whole results folder."""
+
+    root: Path
+    runs: tuple[RunUnderTest, ...]
+    refusals: tuple[Refusal, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRule:
+    """A rule about one run."""
+
+    id: str
+    severity: Severity
+    help: str
+    """What is wrong when it finds something, one sentence."""
+    find: Callable[[RunUnderTest], Iterator[Fault]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeRule:
+    """A rule about all of results/; the files of its faults are relative to that folder."""
+
+    id: str
+    severity: Severity
+    help: str
+    find: Callable[[ResultsUnderTest], Iterator[Fault]]
+
+
+def shape_of(workload: Workload, batch: int) -> AttentionShape:
+    """Return the sizes of a call in the terms of attention_impls."""
+    return AttentionShape(
+        batch=batch,
+        grid=Grid(workload.grid.height, workload.grid.width),
+        heads=workload.heads,
+        head_dim=workload.head_dim,
+        extra_tokens=workload.extra_tokens,
+        causal=workload.causal,
+    )
+
+
+def options_of(spec: "AttentionSpec", chosen: dict[str, Scalar]) -> Any:
+    """Return the options object with `chosen` in place; None if it cannot be made."""
+    if option_faults(spec, chosen):
+        return None
+    return replace(spec.options, **chosen)
+
+
+def option_faults(spec: "AttentionSpec", chosen: dict[str, Scalar]) -> tuple[str, ...]:
+    """Return why `chosen` are not options of the variant, each as a sentence."""
+    known = {field.name: getattr(spec.options, field.name) for field in fields(spec.options)}
+    found: list[str] = []
+    for name, value in chosen.items():
+        if name not in known:
+            allowed = ", ".join(known) or "none"
+            found.append(f"option {name!r} is not one of {spec.name}: allowed {allowed}")
+        elif known[name] is not None and type(value) is not type(known[name]):
+            kind = type(known[name]).__name__
+            found.append(f"option {name} is {value!r}, must be of type {kind}")
+        elif value == known[name]:
+            found.append(f"option {name} is {value!r}, the default: leave it out of the case")
+    if not found:
+        try:
+            replace(spec.options, **chosen)
+        except (TypeError, ValueError) as error:
+            found.append(str(error))
+    return tuple(found)
+
+
+@cache
+def parameters_of(variant: str, options: Any, shape: AttentionShape, level: Level) -> int:
+    """Count learned numbers of the layer, or of its core alone, on the meta device."""
+    import torch  # noqa: PLC0415 - reading results must not cost its import
+
+    with torch.device("meta"):
+        layer = load(variant).build(shape, options)
+    module = getattr(layer, "mix", None) if level == "core" else layer
+    learned = module.parameters() if isinstance(module, torch.nn.Module) else ()
+    return sum(parameter.numel() for parameter in learned)
+
+
+def floor_of(under: RunUnderTest, one: RecordUnderTest) -> roofline.Floor | None:
+    """Least time that the machine of this run needs for one call; None if not known."""
+    if one.spec is None or one.workload is None or one.shape is None or one.options is None:
+        return None
+    spec, workload, shape = one.spec, one.workload, one.shape
+    work = (spec.core_flops if one.case.level == "core" else spec.flops)(shape, one.options)
+    parameters = parameters_of(spec.name, one.options, shape.with_batch(1), one.case.level)
+    moved = roofline.least_bytes(
+        workload,
+        batch=shape.batch,
+        level=one.case.level,
+        parameters=parameters,
+        streams=streams_of(spec),
+    )
+    certain = roofline.from_memory(
+        moved, under.run.environment.device, roofline.cache_bytes(under.run.environment.settings)
+    )
+    return roofline.floor(
+        under.ceilings,
+        dtype=workload.dtype,
+        flops=roofline.total_flops(work, workload),
+        moved_bytes=certain,
+    )
+
+
+def same(a: float, b: float, relative: float) -> bool:
+    """Whether two numbers agree to a relative difference."""
+    return math.isclose(a, b, rel_tol=relative, abs_tol=0.0)

@@ -1,0 +1,40 @@
+"""The JSON Schema of results/, generated from the nouns: `python -m bench.schema`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bench.model import SCHEMA, Run, VariantRecords, adapter
+from bench.reported import Report
+
+_OUT = Path(__file__).parents[1] / "results" / "schema.json"
+
+
+def schema_text() -> str:
+    """Return the text of results/schema.json: one definition a file kind, descriptions included."""
+    definitions: dict[str, Any] = {}
+    for noun in (Run, VariantRecords, Report):
+        schema = adapter(noun).json_schema(ref_template="#/$defs/{model}")
+        for name, definition in schema.pop("$defs", {}).items():
+            definitions[name] = definition
+        definitions[noun.__name__] = schema
+    document = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"attnbench results, schema {SCHEMA}",
+        "description": (
+            "run.json is a Run, <variant>.json a VariantRecords, reported/<paper>.json a Report. "
+            "attnbench check asks for more than a schema can say."
+        ),
+        "$defs": definitions,
+        "anyOf": [{"$ref": f"#/$defs/{n}"} for n in ("Run", "VariantRecords", "Report")],
+    }
+    return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def write_schema(path: Path = _OUT) -> None:
+    """Write the schema file."""
+    path.write_text(schema_text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_schema()
