@@ -1,0 +1,185 @@
+"""What machine and software this is, and how busy others keep it."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import time
+from pathlib import Path
+
+import psutil
+import torch
+
+from bench import allocator, failures, settings
+from bench.model import DeviceKind, Environment, Scalar
+
+_PACKAGES = (
+    "torch", "numpy", "triton", "fvcore", "pydantic", "psutil", "scikit-learn", "nvidia-ml-py",
+    "xformers", "flash-attn",
+)  # fmt: skip
+BUSY_CPUS = 0.3
+"""CPUs kept busy by others above which a machine is not quiet."""
+_CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+def environment(device: DeviceKind, threads: int) -> Environment:
+    """Read this machine; call it in a worker, because on `cuda` it starts a CUDA context."""
+    cpu, cpus = cpu_name(), usable_cpus()
+    memory = psutil.virtual_memory().total
+    software = {
+        "cpu": cpu,
+        "cpu_count": cpus,
+        "threads": threads,
+        "os": failures.published(f"{platform.system()} {platform.release()}"),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "torch": torch.__version__,
+        "packages": _packages(),
+        "settings": _settings(),
+    }
+    if device == "cpu":
+        return Environment(
+            hardware_id=hardware_id("cpu", cpu, cpus, memory),
+            device="cpu",
+            device_name=cpu,
+            device_memory_bytes=memory,
+            **software,
+        )
+    properties = torch.cuda.get_device_properties(0)
+    name = failures.published(properties.name)
+    return Environment(
+        hardware_id=hardware_id("cuda", name, cpus, properties.total_memory),
+        device="cuda",
+        device_name=name,
+        device_memory_bytes=properties.total_memory,
+        cuda=torch.version.cuda,
+        cudnn=_cudnn(),
+        compute_capability=f"{properties.major}.{properties.minor}",
+        multiprocessors=properties.multi_processor_count,
+        **_driver(),
+        **software,
+    )
+
+
+def hardware_id(device: DeviceKind, name: str, cpu_count: int, memory_bytes: int) -> str:
+    """Slug of what a result depends on: `amd-epyc-2c-24g`, `nvidia-h200-141g`.
+
+    A CPU is named by model, usable CPUs and memory to the next gibibyte; a GPU by model and memory
+    in gigabytes as sold. A MIG slice keeps its profile, which is part of its name.
+    """
+    words = re.sub(r"\((?:r|tm)\)|\bcpu\b|@.*$|\b\d+-core\b|\bprocessor\b", " ", name.lower())
+    slug = re.sub(r"[^a-z0-9.]+", "-", words).strip("-.")
+    if device == "cpu":
+        return f"{slug}-{cpu_count}c-{-(-memory_bytes // 2**30)}g"
+    if not slug.startswith("nvidia"):
+        slug = f"nvidia-{slug}"
+    slug = re.sub(r"-\d+gb\b", "", slug) if "mig" not in slug else slug
+    return f"{slug}-{_sold_gigabytes(memory_bytes)}g"
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use: affinity, then the container's quota."""
+    affinity = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        limit, _, period = quota.read_text().strip().partition(" ")
+        if limit != "max":
+            affinity = min(affinity, max(1, int(limit) // int(period)))
+    return affinity
+
+
+def cpu_name() -> str:
+    """The CPU's model as the system reports it."""
+    listing = Path("/proc/cpuinfo")
+    if listing.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", listing.read_text(), re.MULTILINE)
+        if found:
+            return failures.published(found[1])
+    return failures.published(platform.processor() or platform.machine())
+
+
+def busy_seconds() -> float:
+    """CPU seconds spent on anything since boot, time stolen by the hypervisor included."""
+    times = psutil.cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+    return sum(times) - idle - guest
+
+
+def own_seconds() -> float:
+    """CPU seconds of this process and of its ended children."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+def foreign_load(seconds: float) -> float:
+    """CPUs kept busy by others, on average over the next `seconds`."""
+    busy, own, start = busy_seconds(), own_seconds(), time.monotonic()
+    time.sleep(seconds)
+    wall = time.monotonic() - start
+    return max(0.0, (busy_seconds() - busy - (own_seconds() - own)) / wall)
+
+
+def _sold_gigabytes(memory_bytes: int) -> int:
+    """Memory as printed on the box: decimal, the driver's reserve put back."""
+    return round(memory_bytes / 1e9)
+
+
+def _packages() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _settings() -> dict[str, Scalar | None]:
+    return {
+        **settings.read(),
+        "allocator_cold": "glibc defaults" if allocator.uncontrolled() is None else "as found",
+        "allocator_warm": (
+            "M_MMAP_MAX=0 M_TRIM_THRESHOLD=max M_TOP_PAD=64MiB"
+            if allocator.uncontrolled() is None
+            else "as found"
+        ),
+        "governor": _line(_CPUFREQ / "scaling_governor"),
+        "clock_max_khz": _line(_CPUFREQ / "cpuinfo_max_freq"),
+        "turbo_off": _line(Path("/sys/devices/system/cpu/intel_pstate/no_turbo")),
+        "transparent_hugepages": _chosen(_line(_HUGE_PAGES)),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _line(path: Path) -> str | None:
+    try:
+        return failures.published(path.read_text())
+    except OSError:
+        return None
+
+
+def _chosen(options: str | None) -> str | None:
+    """The bracketed one of `always [madvise] never`."""
+    found = re.search(r"\[(\w+)\]", options or "")
+    return found[1] if found else None
+
+
+def _cudnn() -> str | None:
+    version = torch.backends.cudnn.version()
+    return None if version is None else str(version)
+
+
+def _driver() -> dict[str, str | float | None]:
+    from bench.nvml import Sensor  # noqa: PLC0415 - only where there is a GPU
+
+    sensor = Sensor.of_current_device()
+    if isinstance(sensor, str):
+        return {"driver": None, "power_limit_w": None, "clock_max_hz": None}
+    return {
+        "driver": sensor.driver(),
+        "power_limit_w": sensor.power_limit_w(),
+        "clock_max_hz": sensor.clock_max_hz(),
+    }

@@ -1,0 +1,110 @@
+"""Runs the visits of a plan one after the other on this machine."""
+
+import time
+from dataclasses import dataclass
+
+from bench import environment
+from bench.executor import Executor, Progress
+from bench.journal import Entry, Journal
+from bench.launch import Visited, Workers
+from bench.model import DeviceKind, Ok, Outcome, Plan, Visit
+from bench.schedule import ANCHOR, Turn, needless, visits
+
+_LEAST_INTERVAL_S = 0.2
+"""CPU counters tick every 10 ms: over less than this a load is not worth stating."""
+_LOOK_S = 0.5
+
+
+def run(plan: Plan, journal: Journal, device: DeviceKind, progress: Progress) -> None:
+    """Make every visit that the journal does not hold yet.
+
+    Raises:
+        JournalError: the disk is full.
+        LaunchError: workers cannot be started.
+        KeyboardInterrupt: after the running worker was killed; the journal can be resumed.
+    """
+    load = environment.foreign_load(_LOOK_S)
+    if load > environment.BUSY_CPUS:
+        progress.note(
+            f"busy machine: others use {load:.1f} CPUs, so the numbers will be marked; "
+            "for clean ones stop other programs and start again"
+        )
+    with Workers(device, journal.header.environment.threads) as workers:
+        _Sweep(plan, journal, workers, progress).go(visits(plan, device))
+
+
+class _Sweep:
+    """One pass through the visits."""
+
+    def __init__(self, plan: Plan, journal: Journal, workers: Workers, progress: Progress) -> None:
+        self._plan = plan
+        self._journal = journal
+        self._workers = workers
+        self._progress = progress
+        self._cases = {case.id: case for case in (*plan.cases, *plan.noise_pairs)}
+
+    def go(self, turns: tuple[Turn, ...]) -> None:
+        """Make the visits that are still to be made, in their order."""
+        outcomes = self._journal.outcomes
+        failed = {visit.case_id for visit, o in outcomes.items() if not isinstance(o, Ok)}
+        group = ""
+        meter = _Meter.now()
+        for place, turn in enumerate(turns):
+            if turn.visit in outcomes or turn.case.id in failed:
+                continue
+            if turn.group != ANCHOR and turn.group != group:
+                self._workers.dismiss(group)
+                group = turn.group
+            self._progress.started(turn.case, place, len(turns))
+            visited = self._visited(turn, outcomes)
+            meter, wall_s, load = meter.lap(visited.cpu_s)
+            self._journal.append(
+                Entry(
+                    case_id=turn.case.id,
+                    round=turn.visit.round,
+                    repetition=turn.visit.repetition,
+                    outcome=visited.outcome,
+                    wall_s=wall_s,
+                    measured_s=visited.measured_s,
+                    foreign_load=load,
+                )
+            )
+            outcomes[turn.visit] = visited.outcome
+            if not isinstance(visited.outcome, Ok):
+                failed.add(turn.case.id)
+            self._progress.finished(turn.case, visited.outcome)
+
+    def _visited(self, turn: Turn, outcomes: dict[Visit, Outcome]) -> Visited:
+        if reason := needless(turn.case, self._cases, outcomes):
+            return Visited(outcome=reason, measured_s=0.0, cpu_s=0.0, spent={})
+        return self._workers.visit(turn.case, turn.visit.round, self._plan.protocol, turn.group)
+
+
+@dataclass(frozen=True, slots=True)
+class _Meter:
+    """Clocks at the end of a visit."""
+
+    wall: float
+    busy: float
+    own: float
+
+    @classmethod
+    def now(cls) -> "_Meter":
+        """Read the clocks."""
+        return cls(time.monotonic(), environment.busy_seconds(), environment.own_seconds())
+
+    def lap(self, worker_s: float | None) -> tuple["_Meter", float, float | None]:
+        """Read them again: the new reading, seconds since, CPUs that others kept busy since.
+
+        Args:
+            worker_s: CPU seconds of the worker meanwhile; None where they are not known.
+        """
+        now = _Meter.now()
+        wall_s = now.wall - self.wall
+        if worker_s is None or wall_s < _LEAST_INTERVAL_S:
+            return now, wall_s, None
+        foreign = now.busy - self.busy - (now.own - self.own) - worker_s
+        return now, wall_s, max(0.0, foreign / wall_s)
+
+
+EXECUTOR = Executor(name="local", title="this machine, one visit after the other", run=run)

@@ -1,0 +1,137 @@
+"""In which order the visits of a plan run, and which of them failures make needless."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bench.model import (
+    Case,
+    DeviceKind,
+    NotRun,
+    Outcome,
+    OutOfMemory,
+    Plan,
+    TimedOut,
+    Visit,
+    Workload,
+)
+
+ANCHOR = "anchor"
+"""Group of the anchor's visits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One visit in its place."""
+
+    visit: Visit
+    case: Case
+    group: str
+    """On CUDA the visits of one group and round share a process; `anchor` for the anchor's."""
+
+
+def visits(plan: Plan, device: DeviceKind) -> tuple[Turn, ...]:
+    """Return every visit of `plan` in order: a function of the plan, its seed and the device.
+
+    Each round covers the whole plan in its own shuffled order; the second visit of an A/A pair has
+    its own place, so that a pair sees the same drift as two different cases. In round 0 the sizes
+    of one family come in ascending order, because a size that fails spares the larger ones. The
+    anchor comes first and then after every `anchor_every` visits. Tasks and frontiers run once.
+    """
+    order = random.Random(plan.protocol.seed)
+    turns: list[Turn] = []
+    for round_ in range(plan.protocol.rounds):
+        due = _due(plan, round_)
+        order.shuffle(due)
+        if device == "cuda":
+            groups = list({turn.group: None for turn in due})
+            due.sort(key=lambda turn: groups.index(turn.group))
+        if round_ == 0:
+            due = _sizes_ascending(due)
+        turns += _with_anchors(plan, round_, due)
+    return tuple(turns)
+
+
+def needless(
+    case: Case, cases: Mapping[str, Case], outcomes: Mapping[Visit, Outcome]
+) -> NotRun | None:
+    """Say why `case` need not be tried: a smaller size of its family already failed.
+
+    Args:
+        case: the one to try next.
+        cases: every case of the plan by id.
+        outcomes: what became of the visits so far.
+    """
+    if not isinstance(case.stimulus, Workload):
+        return None
+    tokens = case.stimulus.tokens
+    smaller: list[tuple[int, str, Outcome]] = []
+    for visit, outcome in outcomes.items():
+        other = cases.get(visit.case_id)
+        if not isinstance(outcome, TimedOut | OutOfMemory) or other is None:
+            continue
+        if not isinstance(other.stimulus, Workload) or _family(other) != _family(case):
+            continue
+        if other.stimulus.tokens < tokens:
+            smaller.append((other.stimulus.tokens, other.id, outcome))
+    if not smaller:
+        return None
+    _, id_, outcome = min(smaller, key=lambda found: found[:2])
+    happened = "timed out" if isinstance(outcome, TimedOut) else "ran out of memory"
+    return NotRun(reason=f"the smaller size {id_} {happened}")
+
+
+def _due(plan: Plan, round_: int) -> list[Turn]:
+    paired = {case.id for case in plan.noise_pairs}
+    due: list[Turn] = []
+    for case in {case.id: case for case in (*plan.cases, *plan.noise_pairs)}.values():
+        if round_ and not isinstance(case.stimulus, Workload):
+            continue
+        for repetition in range(2 if case.id in paired else 1):
+            group = f"{case.variant}/{repetition}"
+            due.append(Turn(Visit(case.id, round_, repetition), case, group))
+    return due
+
+
+def _family(case: Case) -> object:
+    """Everything that two sizes of one sweep share."""
+    s = case.stimulus
+    if not isinstance(s, Workload):
+        return case.id
+    return (
+        case.variant,
+        case.backend,
+        case.level,
+        tuple(sorted(case.options.items())),
+        (s.batch_policy, s.heads, s.head_dim, s.extra_tokens, s.causal, s.dtype, s.passes),
+    )
+
+
+def _sizes_ascending(turns: list[Turn]) -> list[Turn]:
+    """Sort the sizes of each family among the places that the family holds."""
+    places: dict[object, list[int]] = {}
+    for place, turn in enumerate(turns):
+        places.setdefault((_family(turn.case), turn.group), []).append(place)
+    ordered = list(turns)
+    for held in places.values():
+        members = sorted((turns[place] for place in held), key=_size)
+        for place, turn in zip(held, members, strict=True):
+            ordered[place] = turn
+    return ordered
+
+
+def _size(turn: Turn) -> tuple[int, str]:
+    stimulus = turn.case.stimulus
+    return (stimulus.tokens if isinstance(stimulus, Workload) else 0, turn.case.id)
+
+
+def _with_anchors(plan: Plan, round_: int, due: list[Turn]) -> list[Turn]:
+    taken = sum(turn.visit.case_id == plan.anchor.id for turn in due)
+    turns: list[Turn] = []
+    for place, turn in enumerate(due):
+        if place % plan.protocol.anchor_every == 0:
+            running = taken + place // plan.protocol.anchor_every
+            anchor = Visit(plan.anchor.id, round_, running)
+            turns.append(Turn(anchor, plan.anchor, ANCHOR))
+        turns.append(turn)
+    return turns

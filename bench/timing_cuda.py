@@ -1,0 +1,182 @@
+"""Timing on CUDA: device time by events, host time beside it, burst and sustained, with sensors.
+
+Device time: an event before and after each sample, the queue kept filled behind a sleeping kernel,
+one synchronisation a block. Inputs rotate through more than three times the L2 cache, so that each
+call finds it cold. Host time: one call and one synchronisation, as a program that waits sees it.
+"""
+
+import gc
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+
+from bench.model import Protocol
+from bench.nvml import Reading, Sensor
+from bench.subject import Outputs, Subject
+from bench.timing import Timeable, is_stable
+
+WARMUP_FACTOR = 5.0
+"""Clocks of a GPU settle more slowly than a CPU's: warm-up lasts at least this times `warmup_s`."""
+_LEAST_WARMUP_CALLS = 3
+_LEAST_SAMPLE_S = 100e-6
+"""Events resolve about half a microsecond: shorter calls are timed in blocks."""
+_SAMPLES_A_BLOCK = 20
+_SLEEP_CYCLES_PER_S = 1.5e9
+_LONGEST_SLEEP_S = 0.05
+_SHORT_SLEEP_S = 0.0002
+"""Between blocks of the sustained run the GPU must hardly rest, or it would cool."""
+_SUSTAINED_BLOCK_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceTimed:
+    """What one visit on a GPU gave."""
+
+    burst_s: tuple[float, ...]
+    """Device time of one call, right after warm-up."""
+    host_s: tuple[float, ...]
+    """Host time of one call that is waited for."""
+    sustained_s: tuple[float, ...]
+    """Device time of one call in the second half of the back-to-back run."""
+    energy_j: float | None
+    """Energy of one call, mean over the back-to-back run; None where it is not counted."""
+    readings: tuple[Reading, ...]
+    """Sensors during the back-to-back run."""
+    no_sensor: str | None
+    """Why there are no readings."""
+    spent_s: float
+    """Time inside timed calls."""
+    kept: Outputs
+    """What a timed call on the first input set gave."""
+
+
+def device_timed(subject: Subject, protocol: Protocol) -> DeviceTimed:
+    """Time the subject's call on the GPU; once for all who ask."""
+
+    def make() -> DeviceTimed:
+        result = time_on_device(subject.call, protocol, Sensor.of_current_device())
+        subject.measured_s += result.spent_s
+        return result
+
+    return subject.once("device_timed", make)
+
+
+def time_on_device(call: Timeable, protocol: Protocol, sensor: Sensor | str) -> DeviceTimed:
+    """Warm up, then burst, host time and the sustained run, in this order."""
+    gc.collect()
+    gc.disable()
+    try:
+        with call.mode():
+            call_s = _warm_up(call, protocol)
+            block = max(1, round(_LEAST_SAMPLE_S / call_s))
+            burst, burst_spent = _burst(call, protocol, call_s, block)
+            host = _host(call, protocol, call_s)
+            kept = call(0)
+            torch.cuda.synchronize()
+            return _sustained(call, protocol, block, call_s, sensor, burst, burst_spent, host, kept)
+    finally:
+        torch.cuda.synchronize()
+        gc.enable()
+
+
+def _warm_up(call: Timeable, protocol: Protocol) -> float:
+    """Call and wait until stable; return the median seconds of the last calls."""
+    least_s = WARMUP_FACTOR * protocol.warmup_s
+    cap_s = max(protocol.warmup_cap_s, least_s)
+    seconds: list[float] = []
+    start = time.perf_counter_ns()
+    while True:
+        seconds.append(_waited(call, len(seconds)))
+        spent = (time.perf_counter_ns() - start) * 1e-9
+        if len(seconds) >= _LEAST_WARMUP_CALLS and (
+            spent >= cap_s or (spent >= least_s and is_stable(seconds))
+        ):
+            return max(statistics.median(seconds[-_LEAST_WARMUP_CALLS:]), 1e-6)
+
+
+def _waited(call: Timeable, index: int) -> float:
+    before = time.perf_counter_ns()
+    result = call(index)
+    torch.cuda.synchronize()
+    now = time.perf_counter_ns()
+    del result
+    return (now - before) * 1e-9
+
+
+def _queued(call: Timeable, first: int, samples: int, block: int, sleep_s: float) -> list[float]:
+    """Queue `samples` blocks behind a sleeping kernel, wait once, return seconds of one call."""
+    pairs = [
+        (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+        for _ in range(samples)
+    ]
+    torch.cuda._sleep(int(sleep_s * _SLEEP_CYCLES_PER_S))
+    index = first
+    for begin, end in pairs:
+        begin.record()
+        for _ in range(block):
+            call(index)
+            index += 1
+        end.record()
+    torch.cuda.synchronize()
+    return [begin.elapsed_time(end) * 1e-3 / block for begin, end in pairs]
+
+
+def _burst(
+    call: Timeable, protocol: Protocol, call_s: float, block: int
+) -> tuple[tuple[float, ...], float]:
+    seconds: list[float] = []
+    spent = 0.0
+    while True:
+        ahead_s = min(_LONGEST_SLEEP_S, _SAMPLES_A_BLOCK * block * call_s)
+        some = _queued(call, len(seconds) * block, _SAMPLES_A_BLOCK, block, ahead_s)
+        seconds += some
+        spent += sum(some) * block
+        enough = spent >= protocol.sample_s and len(seconds) >= protocol.least_samples
+        if enough or len(seconds) >= protocol.most_samples or spent >= protocol.sample_cap_s:
+            return tuple(seconds[: protocol.most_samples]), spent
+
+
+def _host(call: Timeable, protocol: Protocol, call_s: float) -> tuple[float, ...]:
+    wanted = min(
+        protocol.most_samples, max(protocol.least_samples, int(protocol.sample_s / call_s))
+    )
+    return tuple(_waited(call, index) for index in range(wanted))
+
+
+def _sustained(
+    call: Timeable,
+    protocol: Protocol,
+    block: int,
+    call_s: float,
+    sensor: Sensor | str,
+    burst: tuple[float, ...],
+    burst_spent: float,
+    host: tuple[float, ...],
+    kept: Outputs,
+) -> DeviceTimed:
+    """Run back to back for `sample_cap_s`; sensors are read between blocks, never inside."""
+    samples = max(1, round(_SUSTAINED_BLOCK_S / (block * call_s)))
+    readings: list[Reading] = []
+    series: list[float] = []
+    before = None if isinstance(sensor, str) else sensor.energy_j()
+    start = time.perf_counter_ns()
+    while (time.perf_counter_ns() - start) * 1e-9 < protocol.sample_cap_s:
+        series += _queued(call, len(series) * block, samples, block, _SHORT_SLEEP_S)
+        if not isinstance(sensor, str):
+            readings.append(sensor.read())
+    after = None if isinstance(sensor, str) else sensor.energy_j()
+    late = series[len(series) // 2 :]
+    step = max(1, -(-len(late) // protocol.most_samples))
+    energy = None if before is None or after is None else (after - before) / (len(series) * block)
+    return DeviceTimed(
+        burst_s=burst,
+        host_s=host,
+        sustained_s=tuple(late[::step]),
+        energy_j=energy,
+        readings=tuple(readings),
+        no_sensor=sensor if isinstance(sensor, str) else None,
+        spent_s=burst_spent + sum(host) + sum(series) * block,
+        kept=kept,
+    )
