@@ -1,0 +1,95 @@
+"""Layers, shapes and inputs that the checks share; layers are built once a session."""
+
+from dataclasses import fields, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attention_impls import AttentionShape, Grid
+from attention_impls.spec import AttentionSpec
+from bench.stimulus import workload_inputs
+from bench.vector import built
+
+MAIN = AttentionShape(batch=2, grid=Grid(10, 8), heads=2, head_dim=4)
+"""More tokens than the usual number of landmarks, not square, two batch items, two heads."""
+OTHERS = tuple(
+    AttentionShape(batch=batch, grid=Grid(height, width), heads=heads, head_dim=head_dim)
+    for batch, height, width, heads, head_dim in (
+        (1, 14, 14, 3, 8),
+        (3, 9, 9, 1, 16),
+        (2, 16, 16, 2, 8),
+        (1, 1, 96, 2, 4),
+    )
+)
+AWKWARD = tuple(
+    replace(MAIN, grid=Grid(height, width), extra_tokens=extra)
+    for height, width in (
+        (1, 1),
+        (1, 2),
+        (2, 7),
+        (7, 2),
+        (1, 13),
+        (13, 1),
+        (3, 3),
+        (5, 11),
+        (17, 4),
+    )
+    for extra in (0, 1, 3)
+)
+"""Shapes that a careless reshape gets wrong."""
+
+LOCAL_BRANCHES: dict[str, object] = {"local_residual": False, "local_size": 0, "conv_size": 0}
+"""Options that add a term beside the attention matrix, and the value that removes it."""
+EXACT_GRADIENTS: dict[str, object] = {"inverse_gradient": "unrolled"}
+"""Options whose published backward pass is not the derivative of the forward pass, and the value
+that makes it so."""
+
+
+def with_options(options: Any, wanted: dict[str, object]) -> Any:
+    """Set those of the `wanted` fields that these options have."""
+    present = {f.name for f in fields(options)}
+    return replace(options, **{name: v for name, v in wanted.items() if name in present})
+
+
+@cache
+def layer(
+    spec: AttentionSpec,
+    shape: AttentionShape,
+    options: Any = None,
+    dtype: torch.dtype = torch.float64,
+) -> nn.Module:
+    """The shared layer of a spec; checks must leave it as it is."""
+    return built(spec, shape, options).to(dtype)
+
+
+def stream(shape: AttentionShape, *, call: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """The layer's input of a call."""
+    return workload_inputs(shape, "layer", call=call, dtype=dtype)[0]
+
+
+def core(
+    module: nn.Module, shape: AttentionShape, *, call: int = 0, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, ...]:
+    """q, k, v, x of a call, with k = q where the mechanism has one stream for both."""
+    one = getattr(module, "streams", "qkv") == "qv"
+    return workload_inputs(shape, "core", call=call, keys_are_queries=one, dtype=dtype)
+
+
+def computed(spec: AttentionSpec, shapes: tuple[AttentionShape, ...]) -> list[AttentionShape]:
+    """Those of `shapes` that the defaults compute; a variant that computes none is no variant."""
+    found = [shape for shape in shapes if not spec.unsupported(shape)]
+    assert found, f"refuses every shape of the contract: {', '.join(map(str, shapes))}"
+    return found
+
+
+def home(spec: AttentionSpec) -> AttentionShape:
+    """The first shape of the contract that the defaults compute."""
+    return computed(spec, (MAIN, *OTHERS))[0]
+
+
+def distance(got: Tensor, want: Tensor) -> float:
+    """Largest difference relative to the largest number; infinite where it is not a number."""
+    error = (got.double() - want.double()).abs().max() / want.double().abs().max()
+    return error.item() if torch.isfinite(error) else float("inf")
