@@ -170,12 +170,16 @@ class Head:
     """Head of a table column."""
 
     title: str
+    unit: str | None = None
+    """Second line of the head."""
     help: str | None = None
     number: bool = False
     """Right-aligned and sorted as a number, missing values last in both directions."""
     sortable: bool = True
     secondary: bool = False
     """Left out on phones; the row's details have it."""
+    shape: Literal["rank", "name", "number", "interval", "strip", "details", "free"] = "free"
+    """Width of the column in tables that align with each other."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 from bench.table import LeaderboardTable
 from leaderboard.blocks import Figure
 from leaderboard.format import count_of, day
-from leaderboard.marks import marks
 from leaderboard.page import Page, RawFile, pages
 from leaderboard.rendering import Surroundings, html, marks_css, within
 from leaderboard.results import View, view
@@ -104,7 +103,7 @@ def _static() -> Iterator[tuple[str, bytes]]:
 
 def _rendered(shown: View, found: tuple[Page, ...]) -> Iterator[tuple[str, bytes]]:
     around = Surroundings(
-        marks=marks({*shown.variants, *(r.variant for r in shown.results)}),
+        marks=shown.marks,
         navigation=tuple((page.title, page.path) for page in found if page.order),
         footer=_footer(shown),
         plotly=_script("plotly-cartesian"),

@@ -9,8 +9,8 @@ from leaderboard.results import Result
 
 PASSES_WORDS = {"forward": "forward", "forward_backward": "forward and backward"}
 LEVEL_WORDS = {
-    "core": "core: q, k, v given",
-    "layer": "layer: with projections",
+    "core": "core, q, k and v given",
+    "layer": "layer with projections",
     "model": "whole model",
 }
 POLICY_WORDS = {

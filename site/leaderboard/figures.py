@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leaderboard.blocks import Cell, Figure, Head, KeyEntry, Row, Table, VariantName
+from leaderboard.blocks import Cell, Figure, Head, KeyEntry, Paragraph, Row, Table, VariantName
 from leaderboard.csvfile import csv_text
 from leaderboard.format import Quantity, measure, whole
 from leaderboard.marks import Mark
@@ -62,8 +62,13 @@ def curves(
     y: Axis,
     series: Sequence[Series],
     marks: Mapping[str, Mark],
-) -> Figure:
-    """Return a figure of lines with error bars; failures are crosses at the last measured point."""
+) -> Figure | Paragraph:
+    """Return a figure of lines with error bars; failures are crosses at the last measured point.
+
+    Without any point there is nothing to draw: then the finding stands alone.
+    """
+    if not any(one.points for one in series):
+        return Paragraph((finding,))
     traces = [_line(one, x, y, marks[one.variant]) for one in series]
     failures = [(i, one) for i, one in enumerate(series) if one.failed and one.points]
     crosses = [_cross(one, marks[one.variant]) for _, one in failures]

@@ -8,6 +8,7 @@ import pandas
 
 from bench.derived import Standing
 from bench.table import Column, LeaderboardTable, MachineEntry, RunEntry, TaskEntry, VariantEntry
+from leaderboard.marks import Mark, marks
 
 Exactness = Literal["exact", "approximate", "own"]
 
@@ -131,6 +132,8 @@ class View:
     runs: Mapping[str, RunEntry]
     tasks: Mapping[str, TaskEntry]
     columns: Mapping[str, Column]
+    marks: Mapping[str, Mark]
+    """Looks of every variant of the tree and of the results."""
 
     def exactness(self, variant: str) -> Exactness:
         """Which function a variant computes, as seen from softmax attention."""
@@ -170,6 +173,7 @@ def view(table: LeaderboardTable) -> View:
         runs={r.run.run_id: r for r in table.runs},
         tasks={t.name: t for t in table.tasks},
         columns={c.name: c for c in table.columns},
+        marks=marks({*(v.name for v in table.variants), *(r.variant for r in results)}),
     )
 
 

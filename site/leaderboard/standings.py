@@ -101,28 +101,24 @@ def group_table(
     """
     show_batch = chosen.metric != "latency"
     heads = [
-        Head(title="Rank", help="Rows that cannot be told apart share a rank.", number=True),
-        Head(title="Variant"),
+        Head(title="Rank", help="Rows that cannot be told apart share a rank, written =1.",
+             number=True, shape="rank"),
+        Head(title="Variant", shape="name"),
         *_main_heads(chosen, show_batch=show_batch),
-    ]
+        Head(title="Peak memory", unit=chosen.memory.unit, number=True, shape="number",
+             help="Largest memory in use during a call, above inputs and parameters.",
+             secondary=True),
+    ]  # fmt: skip
     if full:
         heads += [
-            Head(title=f"Peak memory, {chosen.memory.unit}", number=True,
-                 help="Largest memory in use during a call, above inputs and parameters."),
-            Head(title=f"{chosen.flops.unit}", number=True, secondary=True,
+            Head(title="FLOPs", unit=chosen.flops.unit, number=True, secondary=True, shape="number",
                  help="Forward, by formula; one multiply-add is 2 FLOPs."),
-            Head(title="Efficiency", number=True, secondary=True,
+            Head(title="Efficiency", unit="%", number=True, secondary=True, shape="number",
                  help="Least time this machine needs for the work, over the time taken."),
-            Head(title="Cold, " + chosen.cold.unit, number=True, secondary=True,
+            Head(title="Cold", unit=chosen.cold.unit, number=True, secondary=True, shape="number",
                  help="Latency with freshly allocated pages; CPU only."),
-            Head(title="Error", number=True, secondary=True,
-                 help="Largest difference from the float64 reference, relative."),
-            Head(title="Details", sortable=False),
+            Head(title="Details", sortable=False, shape="details"),
         ]  # fmt: skip
-    else:
-        heads.append(
-            Head(title=f"Peak memory, {chosen.memory.unit}", number=True, secondary=True)
-        )
     rows = tuple(
         _row(view, placed, chosen, id_=id_, baseline=baseline, full=full, show_batch=show_batch)
         for placed in group.placed
@@ -141,23 +137,27 @@ def group_table(
 
 
 def _main_heads(chosen: Quantities, *, show_batch: bool) -> list[Head]:
-    word = "Latency" if chosen.metric == "latency" else "Throughput"
+    latency = chosen.metric == "latency"
     heads = [
-        Head(title=f"{word}, {chosen.main.unit}", number=True,
-             help="Median of the round medians."),
-        Head(title="95 % interval", number=True, secondary=True, sortable=False,
-             help="Of the round medians."),
-        Head(title="On one axis", secondary=True, sortable=False,
+        Head(title="Latency" if latency else "Throughput", unit=chosen.main.unit, number=True,
+             help="Median of the round medians.", shape="number"),
+        Head(title="95 % interval", unit=chosen.main.unit, number=True, secondary=True,
+             sortable=False, help="Of the round medians.", shape="interval"),
+        Head(title="On one axis", secondary=True, sortable=False, shape="strip",
              help="Value and interval on the logarithmic axis that all tables of this choice share."),
-        Head(title="To softmax", number=True,
-             help="Ratio to exact softmax attention by PyTorch's SDPA; below 1 is less time."),
+        Head(title="To softmax", number=True, shape="number",
+             help="Ratio to exact softmax attention by PyTorch's SDPA: "
+             + ("below 1 takes less time." if latency else "above 1 gets more done.")),
     ]  # fmt: skip
     if show_batch:
-        heads.insert(0, Head(title="Batch", number=True, help="Sequences in one call."))
+        heads.insert(
+            0, Head(title="Batch", number=True, help="Sequences in one call.", shape="number")
+        )
     else:
         heads.append(
-            Head(title=chosen.throughput.unit, number=True, secondary=True, help="Tokens / latency.")
-        )
+            Head(title="Throughput", unit=chosen.throughput.unit, number=True, secondary=True,
+                 help="Tokens / latency.", shape="number")
+        )  # fmt: skip
     return heads
 
 
@@ -192,9 +192,8 @@ def _row(
     if full:
         cells += [
             _value(result, "flops", chosen.flops),
-            _value(result, "efficiency", scale_for("fraction", (1.0,)), unit=True),
+            _value(result, "efficiency", scale_for("fraction", (1.0,))),
             _value(result, "latency_cold", chosen.cold),
-            _value(result, "error", scale_for("relative", (1.0,))),
             Cell((detail(view, result, id_=f"{id_}-{case_slug(result)}"),)),
         ]
     tone: Literal["plain", "baseline", "failed", "stale"] = "plain"
@@ -330,12 +329,11 @@ def _count(value: int | None) -> Cell:
     return _nothing() if value is None else Cell((whole(value),), value)
 
 
-def _value(result: Result, metric: str, scale: Scale, *, unit: bool = False) -> Cell:
+def _value(result: Result, metric: str, scale: Scale) -> Cell:
     number = result.numbers.get(metric) if result.ok else None
     if number is None:
         return _nothing()
-    text = scale.with_unit(number.value) if unit else scale.text(number.value)
-    return Cell((text,), number.value)
+    return Cell((scale.text(number.value),), number.value)
 
 
 def _ratio_cell(number: Number, baseline: Result | None, metric: str) -> Cell:

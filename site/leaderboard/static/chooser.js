@@ -18,7 +18,8 @@
     selects.forEach((select, facet) => {
       const labels = new Map(panels.map((panel) => [panel.values[facet], panel.labels[facet]]));
       for (const [value, label] of labels) select.append(new Option(label, value));
-      select.disabled = labels.size < 2;
+      // what cannot be chosen is said in the panel itself
+      select.parentElement.hidden = labels.size < 2;
     });
 
     const applyFilter = () => {

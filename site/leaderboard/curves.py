@@ -1,0 +1,101 @@
+"""Results of one context as lines over sizes; images and sequences are never joined."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from leaderboard.contexts import Size, size_of
+from leaderboard.figures import Point, Series
+from leaderboard.format import whole
+from leaderboard.results import OUTCOME_WORDS, Result, View
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """Sizes that differ in one thing only: the side of an image, or the length of a sequence."""
+
+    key: str
+    title: str
+    axis: str
+    """What the horizontal axis says."""
+    sizes: tuple[Size, ...]
+    """Small first, at least two."""
+    results: Mapping[Size, tuple[Result, ...]]
+
+    def at(self, size: Size) -> tuple[Result, ...]:
+        """Results at one size."""
+        return self.results[size]
+
+    def lines(self) -> tuple[tuple[Result, ...], ...]:
+        """Return the results of each execution over the sizes, small first."""
+        found: dict[tuple[str, str, str], list[Result]] = {}
+        for size in self.sizes:
+            for result in self.results[size]:
+                key = (result.variant, result.backend, result.options)
+                found.setdefault(key, []).append(result)
+        return tuple(tuple(found[key]) for key in sorted(found))
+
+
+def families(by_size: Mapping[Size, tuple[Result, ...]]) -> Iterator[Family]:
+    """Yield images, then sequences, where there are at least two sizes of a kind."""
+    kinds = (
+        ("images", "Images", "Image side", lambda s: s.resolution_px is not None),
+        ("sequences", "Sequences", "Tokens in a row",
+         lambda s: s.resolution_px is None and s.height == 1),
+    )  # fmt: skip
+    for key, title, axis, belongs in kinds:
+        for extra in sorted({size.extra_tokens for size in by_size}):
+            sizes = tuple(s for s in by_size if belongs(s) and s.extra_tokens == extra)
+            if len(sizes) > 1:
+                words = f" and {extra} class tokens" if extra else ""
+                yield Family(
+                    key=f"{key}-plus{extra}" if extra else key,
+                    title=f"{title}{words}",
+                    axis=axis,
+                    sizes=sizes,
+                    results={size: by_size[size] for size in sizes},
+                )
+
+
+def series_of(view: View, family: Family, metric: str) -> tuple[Series, ...]:
+    """Return one series for each execution that has `metric` somewhere."""
+    found: list[Series] = []
+    for results in family.lines():
+        points = tuple(_points(results, metric))
+        if not points:
+            continue
+        first = results[0]
+        found.append(
+            Series(
+                variant=first.variant,
+                label=view.title(first.variant) + (f" {first.detail}" if first.detail else ""),
+                main=first.backend == "reference" and not first.options,
+                points=points,
+                failed=failure_beyond(results, metric),
+            )
+        )
+    return tuple(found)
+
+
+def failure_beyond(results: Sequence[Result], metric: str) -> str | None:
+    """Say what the first failure after the last point is, e.g. `out of memory at 16,384`."""
+    last = max((r.tokens or 0 for r in results if r.ranked and metric in r.numbers), default=0)
+    beyond = [r for r in results if not r.ok and (r.tokens or 0) > last]
+    if not beyond:
+        return None
+    first = min(beyond, key=lambda r: r.tokens or 0)
+    word = OUTCOME_WORDS.get(first.outcome, first.outcome)
+    size = size_of(first)
+    where = f"{size.resolution_px} px" if size.resolution_px else f"{whole(size.tokens)} tokens"
+    return f"{word} at {where}"
+
+
+def _points(results: Sequence[Result], metric: str) -> Iterator[Point]:
+    for result in results:
+        number = result.numbers.get(metric)
+        if result.ranked and number is not None and number.value > 0:
+            yield Point(
+                x=float(size_of(result).tokens),
+                y=number.value,
+                low=number.low,
+                high=number.high,
+            )
