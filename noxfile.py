@@ -136,6 +136,14 @@ def site(session: nox.Session) -> None:
 
 
 @nox.session
+def repro(session: nox.Session) -> None:
+    """Measure one published row again and say whether it agrees: `-- ROW`."""
+    python = environment(session)
+    session.chdir(ROOT)
+    _call(session, str(python), "-m", "bench.cli", "repro", *session.posargs, patience_s=PATIENCE_S)
+
+
+@nox.session
 def micro(session: nox.Session) -> None:
     """Time a few calls with pytest-benchmark: `-- -k inline --benchmark-compare`."""
     python = environment(session, "tests")
