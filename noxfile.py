@@ -108,7 +108,7 @@ def lint(session: nox.Session) -> None:
     _call(session, _tool(python, "ruff"), "format", "--check", ".")
     _call(session, _tool(python, "lint-imports"))
     _call(session, _tool(python, "codespell"))
-    _call(session, str(python), "-m", "bench.submission", "--check-schema")
+    _call(session, str(python), "-m", "bench.schema", "--check")
 
 
 @nox.session

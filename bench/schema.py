@@ -1,6 +1,10 @@
-"""The JSON Schema of results/, generated from the nouns: `python -m bench.schema`."""
+"""The JSON Schema of results/, generated from the nouns: `python -m bench.schema`.
+
+`python -m bench.schema --check` writes nothing and fails if the file is not up to date.
+"""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,4 +41,7 @@ def write_schema(path: Path = _OUT) -> None:
 
 
 if __name__ == "__main__":
-    write_schema()
+    if sys.argv[1:] != ["--check"]:
+        write_schema()
+    elif not _OUT.is_file() or _OUT.read_text(encoding="utf-8") != schema_text():
+        sys.exit("results/schema.json is not what the nouns say: run python -m bench.schema")
