@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -12,6 +13,7 @@ import torch
 
 from bench import allocator, failures, settings
 from bench.model import DeviceKind, Environment, Scalar
+from bench.nvml import Sensor
 
 _PACKAGES = (
     "torch", "numpy", "triton", "fvcore", "pydantic", "psutil", "scikit-learn", "nvidia-ml-py",
@@ -27,28 +29,31 @@ def environment(device: DeviceKind, threads: int) -> Environment:
     """Read this machine; call it in a worker, because on `cuda` it starts a CUDA context."""
     cpu, cpus = cpu_name(), usable_cpus()
     memory = psutil.virtual_memory().total
-    software = {
-        "cpu": cpu,
-        "cpu_count": cpus,
-        "threads": threads,
-        "os": failures.published(f"{platform.system()} {platform.release()}"),
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "torch": torch.__version__,
-        "packages": _packages(),
-        "settings": _settings(),
-    }
-    if device == "cpu":
-        return Environment(
-            hardware_id=hardware_id("cpu", cpu, cpus, memory),
-            device="cpu",
-            device_name=cpu,
-            device_memory_bytes=memory,
-            **software,
-        )
+    host = Environment(
+        hardware_id=hardware_id("cpu", cpu, cpus, memory),
+        device="cpu",
+        device_name=cpu,
+        device_memory_bytes=memory,
+        cpu=cpu,
+        cpu_count=cpus,
+        threads=threads,
+        os=failures.published(f"{platform.system()} {platform.release()}"),
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        torch=str(torch.__version__),
+        packages=_packages(),
+        settings=_settings(),
+    )
+    return host if device == "cpu" else _with_gpu(host)
+
+
+def _with_gpu(host: Environment) -> Environment:
     properties = torch.cuda.get_device_properties(0)
     name = failures.published(properties.name)
-    return Environment(
-        hardware_id=hardware_id("cuda", name, cpus, properties.total_memory),
+    sensor = Sensor.of_current_device()
+    silent = isinstance(sensor, str)
+    return replace(
+        host,
+        hardware_id=hardware_id("cuda", name, host.cpu_count, properties.total_memory),
         device="cuda",
         device_name=name,
         device_memory_bytes=properties.total_memory,
@@ -56,8 +61,9 @@ def environment(device: DeviceKind, threads: int) -> Environment:
         cudnn=_cudnn(),
         compute_capability=f"{properties.major}.{properties.minor}",
         multiprocessors=properties.multi_processor_count,
-        **_driver(),
-        **software,
+        driver=None if silent else sensor.driver(),
+        power_limit_w=None if silent else sensor.power_limit_w(),
+        clock_max_hz=None if silent else sensor.clock_max_hz(),
     )
 
 
@@ -170,16 +176,3 @@ def _chosen(options: str | None) -> str | None:
 def _cudnn() -> str | None:
     version = torch.backends.cudnn.version()
     return None if version is None else str(version)
-
-
-def _driver() -> dict[str, str | float | None]:
-    from bench.nvml import Sensor  # noqa: PLC0415 - only where there is a GPU
-
-    sensor = Sensor.of_current_device()
-    if isinstance(sensor, str):
-        return {"driver": None, "power_limit_w": None, "clock_max_hz": None}
-    return {
-        "driver": sensor.driver(),
-        "power_limit_w": sensor.power_limit_w(),
-        "clock_max_hz": sensor.clock_max_hz(),
-    }

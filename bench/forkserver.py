@@ -26,6 +26,7 @@ def serve(control: socket.socket) -> None:
     """
     from bench import worker  # noqa: PLC0415 - the import of torch is what this process is for
 
+    worker.preload()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)

@@ -145,6 +145,8 @@ class _Server:
         except OSError:
             ready = None
         if ready is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_LAST_WORDS_S)
             self._process.kill()
             _, errors = self._process.communicate()
             raise LaunchError(

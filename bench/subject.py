@@ -2,7 +2,7 @@
 
 import copy
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
@@ -226,7 +226,7 @@ class Call:
         return (out, *torch.autograd.grad(out, tuple(leaves), self.upstream, allow_unused=True))
 
     @contextmanager
-    def mode(self) -> Iterator[None]:
+    def mode(self) -> Generator[None]:
         """Inference mode for a forward pass, gradients for forward and backward."""
         with torch.enable_grad() if self.backward else torch.inference_mode():
             yield

@@ -111,7 +111,7 @@ def _queued(call: Timeable, first: int, samples: int, block: int, sleep_s: float
         (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
         for _ in range(samples)
     ]
-    torch.cuda._sleep(int(sleep_s * _SLEEP_CYCLES_PER_S))
+    torch.cuda._sleep(int(sleep_s * _SLEEP_CYCLES_PER_S))  # pyright: ignore[reportPrivateUsage] - no public one
     index = first
     for begin, end in pairs:
         begin.record()

@@ -4,7 +4,9 @@ Prints nothing. Requests and answers are JSON lines on a private channel; standa
 belong to the code under test and go to a log that the launcher reads.
 """
 
+import contextlib
 import ctypes
+import importlib
 import json
 import os
 import platform
@@ -18,8 +20,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-import torch.autograd.profiler
-from torch._subclasses import fake_tensor
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
 
 from attention_impls import registry
 from attention_impls.shapes import UnsupportedShape
@@ -47,8 +51,6 @@ from bench.subject import Call, CannotRun, Subject, shape_of, subject_of
 from bench.timing import KEPT
 
 _PR_SET_PDEATHSIG = 1
-PRELOADED = (fake_tensor, torch.autograd.profiler)
-"""Modules that a metric needs, imported once in the fork server instead of in every worker."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,6 +87,22 @@ def visit(case: Case, round_: int, protocol: Protocol, device: Any) -> Visited:
         measured_s=0.0 if subject is None else subject.measured_s,
         spent=clock.seconds,
     )
+
+
+def preload() -> None:
+    """Import once, in the fork server, what workers would import each: variants, metrics, counters.
+
+    Computes nothing, because a thread that exists here would be missing in the workers.
+    """
+    importlib.import_module("torch._dynamo")
+    for name in registry.names():
+        with contextlib.suppress(Exception):  # its own case will say what is wrong with it
+            registry.load(name)
+    metrics()
+    for mode, device in ((FlopCounterMode(display=False), "meta"), (FakeTensorMode(), "cpu")):
+        with mode, torch.no_grad():
+            layer = nn.Linear(1, 1, device=device)
+            functional_call(layer, {}, (torch.empty(1, 1, device=device),))
 
 
 def main(channel: int, log: int) -> NoReturn:
