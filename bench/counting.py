@@ -27,6 +27,7 @@ with warnings.catch_warnings():
     from fvcore.nn.jit_analysis import JitModelAnalysis
 
 Sizes = list[int]
+_internals: Any = torch._C  # pyright: ignore[reportPrivateUsage] - where tracing is switched
 Handle = Callable[[list[Any], list[Any]], int]
 
 
@@ -99,7 +100,7 @@ def fvcore_flops(layer: nn.Module, shape: AttentionShape, level: Level = "layer"
         analysis.set_op_handle(name, handle)
     for name in _WITHOUT_CONTRACTION.split():
         analysis.set_op_handle(f"aten::{name}", None)
-    with torch.no_grad(), _functions_inlined():
+    with torch.no_grad(), _traced_as_it_runs():
         flops = analysis.total()
     unseen = {name.removeprefix("aten::") for name in analysis.unsupported_ops()}
     return FvcoreCount(flops=int(flops), unseen=frozenset(unseen | partial))
@@ -221,14 +222,35 @@ class _NoContext:
 
 
 @contextmanager
-def _functions_inlined() -> Generator[None]:
-    """Run the forward of every `autograd.Function` as plain operators, which a trace can see."""
+def _traced_as_it_runs() -> Generator[None]:
+    """Let a trace see what an ordinary call does.
+
+    The forward of an `autograd.Function` runs as plain operators instead of as one opaque node, and
+    sizes are integers as always instead of tensors, which typed code refuses and `min` branches on.
+    """
 
     def apply(cls: Any, *arguments: Any) -> Any:
         separate = cls.setup_context is not torch.autograd.Function.setup_context
         return cls.forward(*arguments) if separate else cls.forward(_NoContext(), *arguments)
 
-    with patch.object(torch.autograd.Function, "apply", classmethod(apply)):
+    def shape(tensor: Tensor) -> torch.Size:
+        state = _internals._get_tracing_state()
+        if state is None:
+            return _internals.TensorBase.shape.__get__(tensor)
+        _internals._set_tracing_state(None)
+        try:
+            return _internals.TensorBase.shape.__get__(tensor)
+        finally:
+            _internals._set_tracing_state(state)
+
+    def size(tensor: Tensor, dim: int | None = None) -> torch.Size | int:
+        return shape(tensor) if dim is None else shape(tensor)[dim]
+
+    with (
+        patch.object(torch.autograd.Function, "apply", classmethod(apply)),
+        patch.object(Tensor, "shape", property(shape)),
+        patch.object(Tensor, "size", size),
+    ):
         yield
 
 

@@ -1,6 +1,7 @@
 """Layers, shapes and inputs that the checks share; layers are built once a session."""
 
-from dataclasses import fields, replace
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -40,17 +41,36 @@ AWKWARD = tuple(
 )
 """Shapes that a careless reshape gets wrong."""
 
-LOCAL_BRANCHES: dict[str, object] = {"local_residual": False, "local_size": 0, "conv_size": 0}
-"""Options that add a term beside the attention matrix, and the value that removes it."""
-EXACT_GRADIENTS: dict[str, object] = {"inverse_gradient": "unrolled"}
-"""Options whose published backward pass is not the derivative of the forward pass, and the value
-that makes it so."""
+WIDE = AttentionShape(batch=1, grid=Grid(10, 8), heads=2, head_dim=64)
+"""The usual width of a head, for what is said of attention matrices: a row of rectified features
+of four channels is often all zero, one of 64 never."""
+
+Switch = tuple[str, object, object]
+LOCAL_BRANCHES: tuple[Switch, ...] = (
+    ("local_residual", True, False),
+    ("local_size", ..., 0),
+    ("conv_size", ..., 0),
+)
+"""Options that add a term beside the attention matrix, the values they have then, and the value
+that removes it."""
+EXACT_GRADIENTS: tuple[Switch, ...] = (
+    ("inverse_gradient", "implicit", "unrolled"),
+    ("epsilon", None, 0.0),
+)
+"""Options whose published backward pass is not the derivative of the forward pass (an inverse taken
+as exact; a detached stabiliser, which cancels but for epsilon), and the value that makes it so."""
+
+GENEROUS: tuple[Switch, ...] = (("features", ..., 8192), ("epsilon", None, 0.0))
+"""Options that buy a better approximation: random features come near what they estimate slowly."""
 
 
-def with_options(options: Any, wanted: dict[str, object]) -> Any:
-    """Set those of the `wanted` fields that these options have."""
-    present = {f.name for f in fields(options)}
-    return replace(options, **{name: v for name, v in wanted.items() if name in present})
+def with_options(options: Any, switches: tuple[Switch, ...]) -> Any:
+    """Set the fields that these options have; a value that the options refuse stays as it is."""
+    for name, before, after in switches:
+        if hasattr(options, name) and before in (..., getattr(options, name)):
+            with suppress(ValueError):
+                options = replace(options, **{name: after})
+    return options
 
 
 @cache

@@ -231,6 +231,18 @@ def test_autograd_functions_are_looked_into() -> None:
     assert torch_flops(layer_of(nested), SHAPE, "core") == both.flops
 
 
+def sized(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    sizes = (*v.shape, v.size(-1), *v.size())
+    assert [type(n) for n in sizes] == [int] * 9
+    return v.reshape(min(sizes[0], 100), *v.shape[1:])
+
+
+def test_sizes_are_integers_in_a_trace() -> None:
+    assert fvcore_flops(layer_of(sized), SHAPE, "core") == FvcoreCount(0, frozenset())
+    assert "shape" not in vars(Tensor)
+    assert "size" not in vars(Tensor)
+
+
 early = Opaque.apply
 
 
