@@ -20,7 +20,6 @@ from pydantic import ValidationError
 
 from bench import strict_json
 from bench.model import (
-    SCHEMA,
     Measured,
     Ok,
     Record,
@@ -29,6 +28,7 @@ from bench.model import (
     adapter,
     to_json,
 )
+from bench.upgrades import SchemaError, upgraded
 
 LARGEST_FILE_BYTES = 32 * 2**20
 """A variant of the largest plan stays below a tenth of this."""
@@ -36,6 +36,8 @@ MOST_FILES = 400
 """Files of one run."""
 SIGNIFICANT_DIGITS = 5
 """Of samples that are not whole numbers; no clock here repeats itself to one part in 100,000."""
+_UNFINISHED = ".unfinished-"
+"""Start of the names of folders that are being written."""
 NOT_RUNS = ("reported",)
 """Folders of results/ that hold something else."""
 
@@ -91,7 +93,7 @@ def write_run(root: Path, header: Run, files: Iterable[VariantRecords]) -> Path:
     if folder.exists():
         raise RunExistsError(f"{folder} is there already; runs are never overwritten")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
+    unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder.parent))
     try:
         for name, text in texts.items():
             _write_durably(unfinished / name, text.encode())
@@ -227,6 +229,8 @@ def read_run(folder: Path) -> StoredRun:
     Raises:
         RefusedError: naming the file and the reason.
     """
+    if folder.name.startswith(_UNFINISHED):
+        raise RefusedError(folder, "left by a write that was cut off; remove it")
     documents = {path.name: _document(path) for path in _members(folder)}
     if "run.json" not in documents:
         raise RefusedError(folder, "run.json is missing")
@@ -289,33 +293,14 @@ def _variant_file(path: Path, document: dict[str, Any], run: Run) -> VariantReco
 
 def _validated(type_: Any, document: dict[str, Any], path: Path) -> Any:
     try:
-        return adapter(type_).validate_json(strict_json.canonical(upgraded(document, path)))
+        return adapter(type_).validate_json(strict_json.canonical(upgraded(document)))
+    except SchemaError as error:
+        raise RefusedError(path, str(error)) from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "document"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise RefusedError(path, f"{where}: {first['msg']}{more}") from None
-
-
-UPGRADES: dict[int, Any] = {}
-"""Schema number -> function that returns a document of the next number. Never on disk."""
-
-
-def upgraded(document: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return `document` in the newest schema; raises RefusedError where that is impossible."""
-    number = document.get("schema")
-    if type(number) is not int or number < 1:
-        raise RefusedError(
-            path, f"schema: got {number!r}, must be a whole number from 1 to {SCHEMA}"
-        )
-    if number > SCHEMA:
-        raise RefusedError(
-            path,
-            f"schema: {number} is newer than this attnbench reads ({SCHEMA}); update attnbench",
-        )
-    for step in range(number, SCHEMA):
-        document = UPGRADES[step](document)
-    return document
 
 
 def _document(path: Path) -> tuple[dict[str, Any], bytes]:

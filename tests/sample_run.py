@@ -11,6 +11,7 @@ from pathlib import Path
 
 from attention_impls.registry import load, source_file
 from attention_impls.shapes import AttentionShape, Grid
+from bench.environment import hardware_id as id_of_hardware
 from bench.model import (
     Case,
     Ceiling,
@@ -27,6 +28,7 @@ from bench.model import (
     Outcome,
     OutOfMemory,
     Passes,
+    Plan,
     Protocol,
     Record,
     RepeatedCase,
@@ -46,6 +48,7 @@ VARIANTS = ("inline", "linear_relu", "softmax")
 HEADS, HEAD_DIM, PATCH_PX = 3, 64, 16
 SIDES_PX = (224, 512, 1024)
 ROUNDS, SAMPLES = 3, 6
+LARGEST_BATCH = 48
 PEAK_FLOPS, BANDWIDTH, OVERHEAD_S = 2e11, 2e10, 2e-6
 
 
@@ -120,18 +123,7 @@ def sample_header(
 
 def sample_records(variants: Iterable[str] = VARIANTS) -> tuple[VariantRecords, ...]:
     """Records of every kind: timed cases, all failures, a frontier, a task with three seeds."""
-    return tuple(
-        VariantRecords(
-            run_id="sample",
-            variant=variant,
-            source_sha256=_source_digest(variant),
-            records=tuple(
-                Record(case=case, variant_revision=_revision(variant), outcome=_outcome(case))
-                for case in sample_cases(variant)
-            ),
-        )
-        for variant in variants
-    )
+    return tuple(_file(variant, sample_cases(variant)) for variant in variants)
 
 
 def write_sample(
@@ -145,6 +137,48 @@ def write_sample(
     """Write a synthetic run below the results folder `root` and return its folder."""
     header = sample_header(created=created, hardware_id=hardware_id, busy=busy)
     return write_run(root, header, sample_records(variants))
+
+
+def write_planned(root: Path, plan: Plan, *, created: str = "2026-01-02T03:04:05Z") -> Path:
+    """Write a synthetic run that holds every case of `plan`, all measured; no rule objects."""
+    environment = sample_environment()
+    hardware_id = id_of_hardware(
+        "cpu",
+        environment.device_name,
+        environment.cpu_count,
+        environment.device_memory_bytes,
+    )
+    base = sample_header(created=created, hardware_id=hardware_id)
+    header = replace(
+        base,
+        plan=plan.name,
+        plan_digest=plan.digest,
+        protocol=plan.protocol,
+        conditions=replace(
+            base.conditions,
+            drift=RepeatedCase(case=plan.anchor, latencies_s=((0.00101, 0.00102),) * 3),
+            noise=tuple(
+                replace(repeated, case=case)
+                for repeated, case in zip(base.conditions.noise, plan.noise_pairs, strict=False)
+            ),
+        ),
+    )
+    variants = sorted({case.variant for case in plan.cases})
+    return write_run(
+        root, header, [_file(v, [c for c in plan.cases if c.variant == v]) for v in variants]
+    )
+
+
+def _file(variant: str, cases: Iterable[Case]) -> VariantRecords:
+    return VariantRecords(
+        run_id="sample",
+        variant=variant,
+        source_sha256=_source_digest(variant),
+        records=tuple(
+            Record(case=case, variant_revision=_revision(variant), outcome=_outcome(case))
+            for case in cases
+        ),
+    )
 
 
 def sample_cases(variant: str) -> tuple[Case, ...]:
@@ -239,7 +273,11 @@ def _workload_outcome(case: Case, workload: Workload) -> Outcome:
         return Incorrect(reason=SAMPLE, error=0.5, allowed=1e-3)
     if case.backend == "compile" and workload.resolution_px == 1024:
         return Crashed(exit_code=-11, reason=SAMPLE)
-    return Ok(measurements=_measurements(case, workload), executed=SAMPLE, batch=1)
+    return Ok(
+        measurements=_measurements(case, workload),
+        executed=SAMPLE,
+        batch=workload.batch or LARGEST_BATCH,
+    )
 
 
 def _measurements(case: Case, workload: Workload) -> tuple[Measurement, ...]:
@@ -274,10 +312,9 @@ def _measurements(case: Case, workload: Workload) -> tuple[Measurement, ...]:
 
 
 def shape_of(workload: Workload) -> AttentionShape:
-    """Sizes of a workload with a stated batch."""
-    assert workload.batch is not None
+    """Sizes of a workload; policy `largest` is said to have found LARGEST_BATCH."""
     return AttentionShape(
-        batch=workload.batch,
+        batch=workload.batch or LARGEST_BATCH,
         grid=Grid(workload.grid.height, workload.grid.width),
         heads=workload.heads,
         head_dim=workload.head_dim,

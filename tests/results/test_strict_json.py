@@ -1,0 +1,55 @@
+"""What strangers may send, and what they may not."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import strict_json
+from bench.strict_json import StrictJsonError, parse
+
+HOSTILE = sorted((Path(__file__).parents[1] / "data" / "hostile_json").iterdir())
+REASONS = {
+    "byte_order_mark": "byte order mark",
+    "constant_infinity": "Infinity is not a number",
+    "constant_nan": "NaN is not a number",
+    "cut_off": "not JSON",
+    "deep": "nested deeper",
+    "duplicate_key": "'a' occurs more than once",
+    "huge_integer": "not JSON",
+    "latin1": "not UTF-8",
+    "overflow": "1e999 is too large",
+    "slightly_deep": "nested deeper",
+    "trailing_comma": "not JSON",
+    "two_documents": "not JSON",
+}
+
+
+@pytest.mark.parametrize("path", HOSTILE, ids=lambda path: path.stem)
+def test_hostile_text_is_refused(path: Path) -> None:
+    with pytest.raises(StrictJsonError, match=REASONS[path.stem]):
+        parse(path.read_bytes())
+
+
+def test_every_reason_has_its_file() -> None:
+    assert [path.stem for path in HOSTILE] == sorted(REASONS)
+
+
+def test_as_deep_as_allowed() -> None:
+    text = "[" * strict_json.DEEPEST + "]" * strict_json.DEEPEST
+    assert parse(text.encode()) is not None
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
+    max_leaves=10,
+)  # fmt: skip
+
+
+@given(values)
+def test_both_forms_read_back(value: object) -> None:
+    assert parse(strict_json.pretty(value).encode()) == value
+    assert parse(strict_json.canonical(value).encode()) == value
