@@ -175,6 +175,8 @@ class Head:
     help: str | None = None
     number: bool = False
     """Right-aligned and sorted as a number, missing values last in both directions."""
+    ordered: bool = False
+    """Sorted as a number though it reads as text."""
     sortable: bool = True
     secondary: bool = False
     """Left out on phones; the row's details have it."""

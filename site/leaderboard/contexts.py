@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from leaderboard.format import whole
 from leaderboard.results import Result
@@ -18,6 +19,8 @@ POLICY_WORDS = {
     "token_budget": "fixed token budget",
     "largest": "largest that fits",
 }
+_T = TypeVar("_T")
+
 _POLICY_ORDER = ("one", "token_budget", "largest")
 _LEVEL_ORDER = ("layer", "core", "model")
 
@@ -107,33 +110,33 @@ def context_of(result: Result) -> Context | None:
     """Return the context of a timed result; None for frontiers and tasks."""
     if result.stimulus != "workload":
         return None
-    assert result.dtype is not None
-    assert result.passes is not None
-    assert result.batch_policy is not None
-    assert result.heads is not None
-    assert result.head_dim is not None
     return Context(
         hardware_id=result.hardware_id,
-        dtype=result.dtype,
-        passes=result.passes,
+        dtype=_given(result.dtype),
+        passes=_given(result.passes),
         level=result.level,
-        batch_policy=result.batch_policy,
-        heads=result.heads,
-        head_dim=result.head_dim,
+        batch_policy=_given(result.batch_policy),
+        heads=_given(result.heads),
+        head_dim=_given(result.head_dim),
         causal=bool(result.causal),
     )
 
 
 def size_of(result: Result) -> Size:
     """Return the size of a timed result."""
-    assert result.grid_height is not None
-    assert result.grid_width is not None
     return Size(
-        height=result.grid_height,
-        width=result.grid_width,
+        height=_given(result.grid_height),
+        width=_given(result.grid_width),
         resolution_px=result.resolution_px,
         extra_tokens=result.extra_tokens or 0,
     )
+
+
+def _given(value: _T | None) -> _T:
+    """Return a column that every workload has."""
+    if value is None:
+        raise ValueError("a workload row lacks its type, passes, batch policy, grid or width")
+    return value
 
 
 def by_context(results: Iterable[Result]) -> Mapping[Context, Mapping[Size, tuple[Result, ...]]]:

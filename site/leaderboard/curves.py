@@ -37,14 +37,12 @@ class Family:
 
 def families(by_size: Mapping[Size, tuple[Result, ...]]) -> Iterator[Family]:
     """Yield images, then sequences, where there are at least two sizes of a kind."""
-    kinds = (
-        ("images", "Images", "Image side", lambda s: s.resolution_px is not None),
-        ("sequences", "Sequences", "Tokens in a row",
-         lambda s: s.resolution_px is None and s.height == 1),
-    )  # fmt: skip
-    for key, title, axis, belongs in kinds:
+    for key, title, axis in (
+        ("images", "Images", "Image side"),
+        ("sequences", "Sequences", "Tokens in a row"),
+    ):
         for extra in sorted({size.extra_tokens for size in by_size}):
-            sizes = tuple(s for s in by_size if belongs(s) and s.extra_tokens == extra)
+            sizes = tuple(s for s in by_size if _kind(s) == key and s.extra_tokens == extra)
             if len(sizes) > 1:
                 words = f" and {extra} class tokens" if extra else ""
                 yield Family(
@@ -54,6 +52,12 @@ def families(by_size: Mapping[Size, tuple[Result, ...]]) -> Iterator[Family]:
                     sizes=sizes,
                     results={size: by_size[size] for size in sizes},
                 )
+
+
+def _kind(size: Size) -> str:
+    if size.resolution_px is not None:
+        return "images"
+    return "sequences" if size.height == 1 else "grids"
 
 
 def series_of(view: View, family: Family, metric: str) -> tuple[Series, ...]:

@@ -80,10 +80,12 @@ def curves(
         "layout": layout,
         "ends": [
             {"series": i, "y": one.points[-1].y, "text": plotly_text(one.label),
-             "colour": f"@{marks[one.variant].colour_class}"}
+             "colour": f"@{marks[one.variant].colour_class}",
+             "last": one.points[-1].x == max(p.x for p in everything)}
             for i, one in enumerate(series)
             if one.points
         ],
+        "names": [],
     }  # fmt: skip
     key = tuple(
         KeyEntry(
@@ -145,25 +147,23 @@ def scatter(
              "text": plotly_text(floor[1]), "showarrow": False,
              "font": {"size": 12, "color": "@muted"}}
         )  # fmt: skip
+    layout["margin"] = layout["margin"] | {"r": 40}
     traces.append(
-        {"type": "scatter", "mode": "lines", "hoverinfo": "skip",
+        {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "opacity": 0.6,
          "x": [p.x for p in frontier], "y": [p.y for p in frontier],
          "line": {"color": "@muted", "width": 1.25, "shape": "hv"}}
     )  # fmt: skip
-    for i, one in enumerate(series):
-        point = one.points[0]
-        layout["annotations"].append(
-            {"series": i, "x": math.log10(point.x) if x.log else point.x,
-             "y": math.log10(point.y) if y.log else point.y, "text": plotly_text(one.label),
-             "showarrow": False, "xanchor": "left", "xshift": 9, "yanchor": "middle",
-             "font": {"size": 12, "color": f"@{marks[one.variant].colour_class}"}}
-        )  # fmt: skip
+    names = [
+        {"series": i, "x": one.points[0].x, "y": one.points[0].y, "text": plotly_text(one.label),
+         "colour": f"@{marks[one.variant].colour_class}"}
+        for i, one in enumerate(series)
+    ]  # fmt: skip
     key = tuple(KeyEntry(one.variant, one.label, (i,), one.shown) for i, one in enumerate(series))
     return Figure(
         id=id_,
         title=title,
         finding=finding,
-        drawing={"data": traces, "layout": layout, "ends": []},
+        drawing={"data": traces, "layout": layout, "ends": [], "names": names},
         key=key,
         data=_pairs(f"{id_}-table", title, x, y, series),
         csv_path=f"data/figures/{id_}.csv",
@@ -280,7 +280,7 @@ def _axis(axis: Axis, values: Sequence[float]) -> dict[str, Any]:
         "ticklen": 4,
         "tickcolor": "@strong-line",
         "fixedrange": False,
-        "automargin": True,
+        "automargin": "left",
     }
     if axis.log:
         a, b = math.log10(low), math.log10(high)
@@ -303,8 +303,10 @@ def _decades(axis: Axis, low: float, high: float) -> tuple[tuple[float, str], ..
         powers = range(first - first % step, last + 1, step)
         return tuple((2.0**n, measure("byte", 2.0**n)) for n in powers)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    factors = (1, 2, 5) if last - first <= 2 else (1,)
-    values = (f * 10.0**n for n in range(first, last + 1) for f in factors)
+    factors = (1, 2, 5) if high / low < 200 else (1,)
+    values = [f * 10.0**n for n in range(first - 1, last + 1) for f in factors]
+    if sum(low <= v <= high for v in values) < 3:
+        return _steps(axis, low, high)
     return tuple((v, _short(axis.quantity, v)) for v in values)
 
 

@@ -95,6 +95,11 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{rounded:,.{decimals}f}"
 
 
+def decimal(value: float, places: int = 2) -> str:
+    """Return `value` with a fixed number of decimals, with a true minus sign."""
+    return f"{value:,.{places}f}".replace("-", "\N{MINUS SIGN}")
+
+
 def whole(value: int) -> str:
     """Return an integer with separated thousands."""
     return f"{value:,}"

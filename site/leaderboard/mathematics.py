@@ -8,13 +8,60 @@ from latex2mathml.converter import convert
 from leaderboard.blocks import Element, Formula
 
 _TAGS: Final = frozenset(
-    "math mrow mi mn mo ms mtext mspace mfrac msqrt mroot mstyle msub msup msubsup munder mover "
-    "munderover mmultiscripts mtable mtr mtd mpadded mphantom menclose".split()
+    [
+        "math",
+        "mrow",
+        "mi",
+        "mn",
+        "mo",
+        "ms",
+        "mtext",
+        "mspace",
+        "mfrac",
+        "msqrt",
+        "mroot",
+        "mstyle",
+        "msub",
+        "msup",
+        "msubsup",
+        "munder",
+        "mover",
+        "munderover",
+        "mmultiscripts",
+        "mtable",
+        "mtr",
+        "mtd",
+        "mpadded",
+        "mphantom",
+        "menclose",
+    ]
 )
 _ATTRIBUTES: Final = frozenset(
-    "display stretchy fence form separator accent accentunder displaystyle scriptlevel width "
-    "mathvariant columnalign rowspacing columnspacing linethickness lspace rspace minsize maxsize "
-    "movablelimits symmetric largeop notation".split()
+    [
+        "display",
+        "stretchy",
+        "fence",
+        "form",
+        "separator",
+        "accent",
+        "accentunder",
+        "displaystyle",
+        "scriptlevel",
+        "width",
+        "mathvariant",
+        "columnalign",
+        "rowspacing",
+        "columnspacing",
+        "linethickness",
+        "lspace",
+        "rspace",
+        "minsize",
+        "maxsize",
+        "movablelimits",
+        "symmetric",
+        "largeop",
+        "notation",
+    ]
 )
 _NAMESPACE: Final = "{http://www.w3.org/1998/Math/MathML}"
 

@@ -26,10 +26,10 @@ _SYMBOL_PATHS = {
     "triangle-up": "M0-4.5 4.5 3.3h-9z",
     "triangle-down": "M0 4.5 4.5-3.3h-9z",
     "pentagon": "M0-4.5 4.3-1.4 2.6 3.6h-5.2L-4.3-1.4z",
-    "star": "M0-5.2 1.5-1.6 5.2-1.4 2.3 1 3.2 4.6 0 2.6-3.200 4.600-2.300 1-5.200-1.400-1.500-1.600z",
-    "hexagon": "M-4 2.300V-2.300L0-4.600 4-2.300V2.300L0 4.600z",
-    "cross": "M-1.600-4.600h3.200v3h3v3.200h-3v3h-3.200v-3h-3v-3.200h3z",
-    "x": "M-4.500-2.500-2.500-4.500 0-2 2.500-4.500 4.500-2.500 2 0 4.500 2.500 2.500 4.500 0 2-2.500 4.500-4.500 2.500-2 0z",
+    "star": "M0-5.2 1.5-1.6 5.2-1.4 2.3 1 3.2 4.6 0 2.6-3.2 4.6-2.3 1-5.2-1.4-1.5-1.600z",
+    "hexagon": "M-4 2.300V-2.300L0-4.6 4-2.300V2.300L0 4.600z",
+    "cross": "M-1.6-4.600h3.200v3h3v3.200h-3v3h-3.200v-3h-3v-3.200h3z",
+    "x": "M-4.5-2.5-2.5-4.5 0-2 2.5-4.5 4.5-2.5 2 0 4.5 2.5 2.5 4.5 0 2-2.5 4.5-4.5 2.5-2 0z",
 }
 
 
@@ -63,7 +63,7 @@ class _Symbol:
 
 
 def web_address(url: str) -> str | None:
-    """Return `url` when it is an absolute http(s) address, else None: it is then printed as text."""
+    """Return `url` if it is an absolute http(s) address; None: it is printed as text."""
     parts = urlsplit(url.strip())
     return url.strip() if parts.scheme in ("http", "https") and parts.netloc else None
 
@@ -77,7 +77,6 @@ def _environment() -> Environment:
         trim_blocks=False,
         keep_trailing_newline=True,
     )
-    environment.filters["web_address"] = web_address
     environment.policies["json.dumps_kwargs"] = {
         "sort_keys": True, "separators": (",", ":"), "allow_nan": False, "ensure_ascii": False,
     }  # fmt: skip
@@ -92,6 +91,7 @@ def html(document: Document, around: Surroundings) -> str:
         .get_template("document.html")
         .render(
             document=document,
+            web_address=web_address,
             root="../" * document.path.count("/"),
             content_security_policy=CONTENT_SECURITY_POLICY,
             navigation=tuple(

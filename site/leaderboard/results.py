@@ -21,7 +21,8 @@ EXACTNESS_HELP: Mapping[Exactness, str] = {
     "exact": "Computes softmax attention; rows differ only in how it is executed.",
     "approximate": "Meant to give the output of softmax attention, but does not: read its speed "
     "together with its accuracy.",
-    "own": "Another function with weights trained for it: read its speed together with its accuracy.",
+    "own": "Another function with weights trained for it: read its speed together with its "
+    "accuracy.",
 }
 OUTCOME_WORDS: Mapping[str, str] = {
     "incorrect": "incorrect",

@@ -53,7 +53,6 @@ class Quantities:
     """Logarithms of the ends of the shared axis."""
     memory: Scale
     flops: Scale
-    throughput: Scale
     cold: Scale
 
 
@@ -75,7 +74,6 @@ def quantities(
         strip=(min(ends), max(ends)) if ends else (0.0, 1.0),
         memory=scale_for("byte", of("peak_memory")),
         flops=scale_for("flop", of("flops")),
-        throughput=scale_for("token/s", of("throughput")),
         cold=scale_for("s", of("latency_cold") or of("latency")),
     )
 
@@ -144,7 +142,8 @@ def _main_heads(chosen: Quantities, *, show_batch: bool) -> list[Head]:
         Head(title="95 % interval", unit=chosen.main.unit, number=True, secondary=True,
              sortable=False, help="Of the round medians.", shape="interval"),
         Head(title="On one axis", secondary=True, sortable=False, shape="strip",
-             help="Value and interval on the logarithmic axis that all tables of this choice share."),
+             help="Value and interval on the logarithmic axis that all tables of this choice "
+                  "share."),
         Head(title="To softmax", number=True, shape="number",
              help="Ratio to exact softmax attention by PyTorch's SDPA: "
              + ("below 1 takes less time." if latency else "above 1 gets more done.")),
@@ -153,11 +152,6 @@ def _main_heads(chosen: Quantities, *, show_batch: bool) -> list[Head]:
         heads.insert(
             0, Head(title="Batch", number=True, help="Sequences in one call.", shape="number")
         )
-    else:
-        heads.append(
-            Head(title="Throughput", unit=chosen.throughput.unit, number=True, secondary=True,
-                 help="Tokens / latency.", shape="number")
-        )  # fmt: skip
     return heads
 
 
@@ -173,7 +167,10 @@ def _row(
 ) -> Row:
     result = placed.result
     number = result.numbers.get(chosen.metric) if result.ok else None
-    cells = [_rank_cell(placed), Cell(name(view, result), f"{result.variant} {result.detail or ''}")]
+    cells = [
+        _rank_cell(placed),
+        Cell(name(view, result), f"{result.variant} {result.detail or ''}"),
+    ]
     if show_batch:
         cells.append(_count(result.batch))
     if number is None:
@@ -186,8 +183,6 @@ def _row(
             Cell((_strip(result, number, chosen),)),
             _ratio_cell(number, baseline, chosen.metric),
         ]  # fmt: skip
-    if not show_batch:
-        cells.append(_value(result, "throughput", chosen.throughput))
     cells.append(_value(result, "peak_memory", chosen.memory))
     if full:
         cells += [
@@ -208,9 +203,7 @@ def _row(
 
 def name(view: View, result: Result) -> Inline:
     """Return the name of a result with the badges that belong to it."""
-    pieces: list[Piece] = [
-        VariantName(result.variant, view.title(result.variant), result.detail)
-    ]
+    pieces: list[Piece] = [VariantName(result.variant, view.title(result.variant), result.detail)]
     pieces += flags(result)
     return tuple(pieces)
 
@@ -224,7 +217,8 @@ def flags(result: Result) -> list[Piece]:
         found += [" ", Badge("busy machine", "warning", "The machine was not quiet.")]
     if any(n.implausible for n in result.numbers.values()):
         found += [" ", Badge("implausible", "failure",
-                             "Faster than the machine's own ceilings allow; not ranked.")]  # fmt: skip
+                             "Faster than the machine's own ceilings allow; not "
+                             "ranked.")]  # fmt: skip
     return found
 
 
@@ -277,7 +271,7 @@ def detail(view: View, result: Result, *, id_: str) -> Detail:
     pairs += [
         ("Run", (Link(result.run_id, f"{machine}#run-{slug(result.run_id)}"),)),
         ("Measured", (f"{day(result.created)}, plan {result.plan}",)),
-        ("Revision", (f"{result.revision} of the variant", *(", stale" for _ in [0] if result.stale))),
+        ("Revision", (f"{result.revision} of the variant{', stale' if result.stale else ''}",)),
     ]
     title = f"{view.title(result.variant)}{', ' + result.detail if result.detail else ''}"
     return Detail(id_, title, tuple(pairs))

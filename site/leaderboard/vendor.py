@@ -57,7 +57,14 @@ def locked(lock: Path = LOCK) -> tuple[VendoredPackage, ...]:
     """Read the lock."""
     packages = json.loads(lock.read_text("utf-8"))["packages"]
     return tuple(
-        VendoredPackage(**{**package, "files": tuple(VendoredFile(**f) for f in package["files"])})
+        VendoredPackage(
+            name=package["name"],
+            version=package["version"],
+            url=package["url"],
+            integrity=package["integrity"],
+            licence=package["licence"],
+            files=tuple(VendoredFile(**file) for file in package["files"]),
+        )
         for package in packages
     )
 

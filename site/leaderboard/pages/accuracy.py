@@ -4,8 +4,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.derived import mean_of_seeds
-from leaderboard.blocks import Block, Cell, Chooser, Document, Head, Panel, Paragraph, Row
-from leaderboard.blocks import External, Section, Table, VariantName
+from bench.table import ReportedNumber
+from leaderboard.blocks import (
+    Block,
+    Cell,
+    Chooser,
+    Document,
+    External,
+    Head,
+    Panel,
+    Paragraph,
+    Row,
+    Section,
+    Table,
+    VariantName,
+)
 from leaderboard.contexts import Context, Size, by_context, slug
 from leaderboard.figures import Axis, Point, Series, scatter
 from leaderboard.format import (
@@ -44,9 +57,12 @@ def _documents(view: View) -> Iterator[Document]:
     blocks: list[Block] = [
         Paragraph(
             (
-                "One small model a variant, trained from several seeds with one fixed recipe. The "
-                "cost is that of one attention layer, measured apart. Accuracy on a small task "
-                "tells which mechanisms can learn it, not how they rank on a large one.",
+                (
+                    "One small model a variant, trained from several seeds with one fixed "
+                    "recipe. The "
+                    "cost is that of one attention layer, measured apart. Accuracy on a small task "
+                    "tells which mechanisms can learn it, not how they rank on a large one."
+                ),
             ),
             "lead",
         )
@@ -133,9 +149,7 @@ def _panel(
     entry = view.tasks[task]
     id_ = slug(f"{task}-{hardware_id}-{metric}-{size.slug}")
     both = [t for t in done if t.variant in costs]
-    blocks: list[Block] = [
-        Paragraph((f"{entry.help} Chance: {percent(entry.chance)}.",), "small")
-    ]
+    blocks: list[Block] = [Paragraph((f"{entry.help} Chance: {percent(entry.chance)}.",), "small")]
     if both:
         points = {t.variant: _point(t, costs[t.variant].numbers[metric].value) for t in both}
         best = _frontier(tuple(points.values()))
@@ -204,7 +218,9 @@ def _table(
     clock = scale_for("s", times)
     rows: list[Row] = []
     for one in done:
-        spent = [r.numbers["training_time"].value for r in one.seeds if "training_time" in r.numbers]
+        spent = [
+            r.numbers["training_time"].value for r in one.seeds if "training_time" in r.numbers
+        ]
         layer = costs.get(one.variant)
         interval = MISSING
         if one.low is not None and one.high is not None:
@@ -268,8 +284,7 @@ def _reported(view: View) -> Iterator[Block]:
                 Cell((n.model,)),
                 Cell((f"{n.resolution_px} px",), n.resolution_px),
                 Cell((_QUANTITIES[n.quantity],)),
-                Cell((_reported_value(n.unit, n.value), *(() if n.exact else (" (rounded)",))),
-                     n.value),
+                Cell((_reported_value(n),), n.value),
                 Cell((External(n.table, n.url), *((f". {n.note}",) if n.note else ()))),
             )
         )
@@ -278,8 +293,8 @@ def _reported(view: View) -> Iterator[Block]:
     )  # fmt: skip
     yield Section("reported", "Reported by the authors", (
         Paragraph((
-            f"{count_of(len(numbers), 'number')} copied from papers and their code, for whole "
-            "models. They were not measured here and stand in no ranking.",
+            (f"{count_of(len(numbers), 'number')} copied from papers and their code, for whole "
+            "models. They were not measured here and stand in no ranking."),
         )),
         Table(
             id="reported-table",
@@ -301,10 +316,14 @@ _QUANTITIES = {
 }
 
 
-def _reported_value(unit: str, value: float) -> str:
-    if unit == "fraction":
-        return measure("fraction", value)
-    return measure("mac", value) if unit == "mac" else whole(round(value))
+def _reported_value(number: ReportedNumber) -> str:
+    if number.unit == "fraction":
+        text = measure("fraction", number.value)
+    elif number.unit == "mac":
+        text = measure("mac", number.value)
+    else:
+        text = whole(round(number.value))
+    return f"{text} (read off a plot)" if number.from_plot else text
 
 
 PAGE = Page(title="Accuracy", path="accuracy.html", order=5, documents=_documents)

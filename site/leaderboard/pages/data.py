@@ -8,11 +8,21 @@ from typing import Any
 import pandas
 
 from bench.table import ROW_TYPES
-from leaderboard.blocks import Block, Cell, Code, CodeBlock, Document, Head, Link, Paragraph, Row
-from leaderboard.blocks import Section, Table
-from leaderboard.contexts import slug
+from leaderboard.blocks import (
+    Block,
+    Cell,
+    Code,
+    CodeBlock,
+    Document,
+    Head,
+    Link,
+    Paragraph,
+    Row,
+    Section,
+    Table,
+)
 from leaderboard.csvfile import csv_text
-from leaderboard.format import count_of, measure, whole
+from leaderboard.format import count_of, measure
 from leaderboard.page import Page, RawFile
 from leaderboard.rendering import json_text
 from leaderboard.results import View
@@ -88,8 +98,11 @@ def _documents(view: View) -> Iterator[Document]:
 def _blocks(view: View) -> Iterator[Block]:
     yield Paragraph(
         (
-            "Everything on these pages comes from the files below. Data: CC-BY-4.0. Times are in "
-            "seconds, memory in bytes, shares in 0..1; a missing value is empty, never 0.",
+            (
+                "Everything on these pages comes from the files below. Data: CC-BY-4.0. Times "
+                "are in "
+                "seconds, memory in bytes, shares in 0..1; a missing value is empty, never 0."
+            ),
         ),
         "lead",
     )
@@ -101,13 +114,14 @@ def _blocks(view: View) -> Iterator[Block]:
     runs = tuple(_runs(view))
     yield Section("runs", "Runs, as recorded", (
         Paragraph((
-            "Each run has a header with its environment, ceilings and noise, and one file a variant "
-            "with every sample. The header lists the sha256 of the others. ",
+            ("Each run has a header with its environment, ceilings and noise, and one file a "
+             "variant "
+            "with every sample. The header lists the sha256 of the others. "),
             Code("attnbench check"), " verifies them.",
         )),
         _file_table("runs-table", runs),
     ))  # fmt: skip
-    yield Section("columns", "Columns", (_columns(view),))
+    yield Section("columns", "Columns", (_columns(),))
     yield Section("metrics", "Metrics", (_metrics(view),))
     yield Section("refused", "Refused", (_refused(view),))
 
@@ -136,7 +150,7 @@ def _file_table(id_: str, files: tuple[RawFile, ...]) -> Table:
     )
 
 
-def _columns(view: View) -> Table:
+def _columns() -> Table:
     return Table(
         id="columns-table",
         caption="Columns of results.csv and history.csv",

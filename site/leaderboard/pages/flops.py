@@ -2,8 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from leaderboard.blocks import Block, Cell, Chooser, Document, Head, Panel, Paragraph, Row
-from leaderboard.blocks import Section, Table, VariantName
+from leaderboard.blocks import (
+    Block,
+    Cell,
+    Chooser,
+    Document,
+    Head,
+    Panel,
+    Paragraph,
+    Row,
+    Section,
+    Table,
+    VariantName,
+)
 from leaderboard.contexts import LEVEL_WORDS, Context, Size, by_context, slug
 from leaderboard.curves import families, series_of
 from leaderboard.figures import Axis, curves, tokens_axis
@@ -18,10 +29,14 @@ def _documents(view: View) -> Iterator[Document]:
     blocks: list[Block] = [
         Paragraph(
             (
-                "One multiply-add is 2 FLOPs and 1 MAC. The formula counts contractions of one "
-                "forward call and is the truth here; two counters that watch the operators must "
-                "agree with it, or the page says what they cannot see. Papers print MACs under the "
-                "name of FLOPs: compare with the column of MACs.",
+                (
+                    "One multiply-add is 2 FLOPs and 1 MAC. The formula counts contractions of one "
+                    "forward call and is the truth here; two counters that watch the operators "
+                    "must "
+                    "agree with it, or the page says what they cannot see. Papers print MACs "
+                    "under the "
+                    "name of FLOPs: compare with the column of MACs."
+                ),
             ),
             "lead",
         )
@@ -61,7 +76,11 @@ def _counted(view: View) -> Mapping[Context, _Sizes]:
     seen: dict[tuple[object, ...], Result] = {}
     order = {hardware_id: n for n, hardware_id in enumerate(view.machines)}
     for result in sorted(view.results, key=lambda r: order[r.hardware_id]):
-        if result.passes == "forward" and result.batch_policy == "one" and "flops" in result.numbers:
+        if (
+            result.passes == "forward"
+            and result.batch_policy == "one"
+            and "flops" in result.numbers
+        ):
             # the case's own digest: equal on every machine, but for the type of the numbers
             key = (result.variant, result.backend, result.options, result.level, result.grid_height,
                    result.grid_width, result.resolution_px, result.extra_tokens, result.causal,
@@ -183,7 +202,7 @@ def _figures(view: View) -> Iterator[Block]:
                     curves(
                         id_=id_,
                         title=f"FLOPs against {family.axis.lower()}",
-                        finding=_finding(view, [r for r in family.at(family.sizes[-1])]),
+                        finding=_finding(view, list(family.at(family.sizes[-1]))),
                         x=tokens_axis(
                             family.axis, {s.tokens: s.resolution_px for s in family.sizes}
                         ),

@@ -47,9 +47,13 @@ def _documents(view: View) -> Iterator[Document]:
 def _blocks(view: View) -> Iterator[Block]:
     yield Paragraph(
         (
-            f"Reference implementations of {count_of(len(view.variants), 'attention mechanism')}, "
-            "timed over image resolutions and sequence lengths. Every number leads to its case, "
-            "its run and the command that repeats it.",
+            (
+                f"Reference implementations of "
+                f"{count_of(len(view.variants), 'attention mechanism')}, "
+                "timed over image resolutions and sequence lengths. Every number leads to its "
+                "case, "
+                "its run and the command that repeats it."
+            ),
         ),
         "lead",
     )
@@ -92,9 +96,7 @@ def _panel(view: View, context: Context, size: Size, results: tuple[Result, ...]
     for group in groups:
         table_id = f"{panel_id}-{group.exactness}"
         table = group_table(view, group, chosen, id_=table_id, baseline=base, full=False)
-        blocks.append(
-            Subsection(f"{table_id}-part", EXACTNESS_TITLES[group.exactness], (table,))
-        )
+        blocks.append(Subsection(f"{table_id}-part", EXACTNESS_TITLES[group.exactness], (table,)))
     page = f"leaderboard/{slug(context.hardware_id)}.html#{slug(f'{context.slug}-{size.slug}')}"
     blocks.append(Paragraph((Link("All columns and the provenance of each row", page),)))
     return Panel(
@@ -166,9 +168,7 @@ def _how_sure(context: Context, results: tuple[Result, ...]) -> Inline:
     floor = noise_floor(results)
     timed = [r.numbers["latency"] for r in results if r.ok and "latency" in r.numbers]
     rounds = sorted({n.rounds for n in timed})
-    words = [
-        f"{context.dtype}, layer with projections, 1 sequence, {context.width}."
-    ]
+    words = [f"{context.dtype}, layer with projections, 1 sequence, {context.width}."]
     if rounds:
         words.append(
             f"Each row: {listed(whole(n) for n in rounds)} rounds, each in a new process in "

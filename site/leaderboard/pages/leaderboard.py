@@ -1,4 +1,4 @@
-"""The full table: one ranking for each context, size and kind of function, one document a machine."""
+"""The full table, one document a machine: a ranking per context, size and kind of function."""
 
 from collections.abc import Iterator
 
@@ -68,9 +68,12 @@ def _empty() -> Document:
 def _blocks(view: View, hardware_id: str, panels: tuple[Panel, ...]) -> Iterator[Block]:
     yield Paragraph(
         (
-            "Each table is one ranking: one machine, one type, one direction, one level, one batch "
-            "policy, one size and one kind of function. Rows that cannot be told apart share a "
-            "rank, written with an equals sign.",
+            (
+                "Each table is one ranking: one machine, one type, one direction, one level, one "
+                "batch "
+                "policy, one size and one kind of function. Rows that cannot be told apart share a "
+                "rank, written with an equals sign."
+            ),
         ),
         "lead",
     )
@@ -142,8 +145,10 @@ def _conditions(context: Context, results: tuple[Result, ...]) -> Inline:
         else "The noise floor of the run is not known: rows are told apart by intervals alone."
     )
     return (
-        f"{context.dtype}, {LEVEL_WORDS[context.level]}, {POLICY_WORDS[context.batch_policy]}, "
-        f"{context.width}. {known}",
+        (
+            f"{context.dtype}, {LEVEL_WORDS[context.level]}, {POLICY_WORDS[context.batch_policy]}, "
+            f"{context.width}. {known}"
+        ),
     )
 
 

@@ -107,9 +107,7 @@ def _blocks(view: View, machine: MachineEntry) -> Iterator[Block]:
             ("Other work ran on this machine during its newest run; its rows are marked.",),
             "warning",
         )
-    yield Paragraph(
-        (Link("Its leaderboard", f"leaderboard/{slug(machine.hardware_id)}.html"),)
-    )
+    yield Paragraph((Link("Its leaderboard", f"leaderboard/{slug(machine.hardware_id)}.html"),))
     yield Section("environment", "Environment", (
         Facts(tuple(_environment(machine))),
         Disclosure("Packages and settings", (
@@ -205,8 +203,10 @@ def _run(entry: RunEntry) -> Subsection:
     if entry.drift is not None:
         sign = "\N{MINUS SIGN}" if entry.drift.change < 0 else "+"
         drift = (
-            f"{sign}{percent(abs(entry.drift.change))} from start to end, spread "
-            f"{percent(entry.drift.spread)} over {count_of(entry.drift.visits, 'visit')}",
+            (
+                f"{sign}{percent(abs(entry.drift.change))} from start to end, spread "
+                f"{percent(entry.drift.spread)} over {count_of(entry.drift.visits, 'visit')}"
+            ),
         )
     load = conditions.foreign_load
     pairs: list[tuple[str, Inline]] = [
@@ -214,8 +214,8 @@ def _run(entry: RunEntry) -> Subsection:
         ("By", (run.submitted_by,)),
         ("Plan", (run.plan, *((f", only {run.only}",) if run.only else ()))),
         ("Commit", commit),
-        ("Suite", (f"{run.suite_version}, protocol {run.protocol.version}"
-                   f"{', stale' if entry.stale else ''}",)),
+        ("Suite", ((f"{run.suite_version}, protocol {run.protocol.version}"
+                   f"{', stale' if entry.stale else ''}"),)),
         ("Wall time", (measure("s", conditions.wall_s),)),
         ("Duty", (f"{percent(entry.duty)} inside measured calls",)),
         ("Noise floor", noise),
@@ -224,7 +224,8 @@ def _run(entry: RunEntry) -> Subsection:
                         ", busy" if conditions.busy else ", quiet")),
         ("Cells", (_cells(entry),)),
         ("Files", (Link("run.json", f"data/results/{entry.folder}/run.json", download=True),
-                   f" and {count_of(len(run.files), 'file')} on the ", Link("data page", "data.html"))),
+                   f" and {count_of(len(run.files), 'file')} on the ", Link("data page", ""
+                                                                                         "data.html"))),
     ]  # fmt: skip
     return Subsection(
         f"run-{slug(run.run_id)}", f"{day(run.created)}, plan {run.plan}", (Facts(tuple(pairs)),)

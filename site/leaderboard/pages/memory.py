@@ -2,22 +2,35 @@
 
 from collections.abc import Iterator
 
-from leaderboard.blocks import Block, Cell, Chooser, Document, Head, Panel, Paragraph, Row
-from leaderboard.blocks import Section, Subsection, Table, VariantName
+from leaderboard.blocks import (
+    Block,
+    Cell,
+    Chooser,
+    Disclosure,
+    Document,
+    Head,
+    Panel,
+    Paragraph,
+    Row,
+    Section,
+    Table,
+    VariantName,
+)
 from leaderboard.contexts import LEVEL_WORDS, PASSES_WORDS, Context, by_context, size_of, slug
 from leaderboard.curves import Family, families, series_of
 from leaderboard.figures import Axis, curves, tokens_axis
-from leaderboard.format import MISSING, Scale, measure, percent, scale_for, whole
+from leaderboard.format import MISSING, Scale, decimal, measure, scale_for, whole
 from leaderboard.page import Page
 from leaderboard.results import OUTCOME_WORDS, Result, View
+from leaderboard.standings import EXACTNESS_BADGES, case_slug, detail
 
 _COLUMNS = (
-    ("peak_memory", "Peak, measured", "Largest memory in use during a call, above inputs and "
-     "parameters."),
+    ("peak_memory", "Peak, measured", ("Largest memory in use during a call, above inputs and "
+     "parameters.")),
     ("predicted_memory", "Peak, predicted", "From fake tensors, without running."),
     ("saved_memory", "Saved for backward", "Kept from forward until backward needs it."),
-    ("resident_memory", "Process peak", "Largest resident size of the process; CPU only, with "
-     "everything that the process holds."),
+    ("resident_memory", "Process peak", ("Largest resident size of the process; CPU only, with "
+     "everything that the process holds.")),
 )  # fmt: skip
 
 
@@ -25,24 +38,23 @@ def _documents(view: View) -> Iterator[Document]:
     blocks: list[Block] = [
         Paragraph(
             (
-                "Peak is the largest memory in use during one call above its inputs and "
-                "parameters. On a CPU it is the running sum of the allocator's events, on a GPU "
-                "what the driver's allocator reports. The prediction needs no machine.",
+                (
+                    "Peak is the largest memory in use during one call above its inputs and "
+                    "parameters. On a CPU it is the running sum of the allocator's events, on a "
+                    "GPU "
+                    "what the driver's allocator reports. The prediction needs no machine."
+                ),
             ),
             "lead",
-        ),
-        Section("largest", "Most tokens that fit", (
-            Paragraph(("One sequence in a fixed budget, found by bisection on the machine.",),
-                      "small"),
-            _largest(view),
-        )),
-    ]  # fmt: skip
+        )
+    ]
     panels = tuple(_panels(view))
     if panels:
         chooser = Chooser(
             id="memory", facets=("Machine", "Passes", "Level", "Type", "Along"), panels=panels
         )
         blocks.append(chooser)
+    blocks.append(Section("largest", "Most tokens that fit", tuple(_largest(view))))
     yield Document(
         path="memory.html",
         title="Memory",
@@ -51,40 +63,66 @@ def _documents(view: View) -> Iterator[Document]:
     )
 
 
-def _largest(view: View) -> Table:
-    found = [r for r in view.results if r.stimulus == "frontier"]
-    found.sort(
-        key=lambda r: (
-            list(view.machines).index(r.hardware_id), r.passes != "forward", r.dtype or "",
-            r.memory_budget_bytes or 0, -_most(r), r.case_id,
-        )
-    )  # fmt: skip
+def _largest(view: View) -> Iterator[Block]:
+    yield Paragraph(
+        ("One sequence within a fixed budget, found by bisection on the machine.",), "small"
+    )
+    order = {hardware_id: n for n, hardware_id in enumerate(view.machines)}
+    groups: dict[tuple[int, bool, str, int], list[Result]] = {}
+    for r in view.results:
+        if r.stimulus == "frontier":
+            key = (
+                order[r.hardware_id], r.passes != "forward", r.dtype or "",
+                r.memory_budget_bytes or 0,
+            )  # fmt: skip
+            groups.setdefault(key, []).append(r)
+    if not groups:
+        yield Paragraph(("No search for the largest size has been run yet.",))
+        return
+    panels = tuple(_largest_panel(view, groups[key]) for key in sorted(groups))
+    yield Chooser(id="most", facets=("Machine", "Passes", "Type", "Budget"), panels=panels)
+
+
+def _largest_panel(view: View, results: list[Result]) -> Panel:
+    first = results[0]
+    passes = first.passes or "forward"
+    budget = measure("byte", first.memory_budget_bytes or 0)
+    id_ = slug(f"most-{first.hardware_id}-{passes}-{first.dtype}-{first.memory_budget_bytes}")
     rows = tuple(
         Row(
             (
                 Cell((VariantName(r.variant, view.title(r.variant), r.detail),), r.variant),
-                Cell((view.machine_title(r.hardware_id),), r.hardware_id),
-                Cell((f"{PASSES_WORDS[r.passes or 'forward']}, {r.dtype}",)),
-                Cell((measure("byte", r.memory_budget_bytes or 0),), r.memory_budget_bytes),
+                Cell((EXACTNESS_BADGES[view.exactness(r.variant)],), view.exactness(r.variant)),
                 _largest_cell(r),
+                Cell((detail(view, r, id_=f"{id_}-{case_slug(r)}"),)),
             ),
             "plain" if r.ok else "failed",
         )
-        for r in found
+        for r in sorted(results, key=lambda r: (-_most(r), r.case_id))
     )
-    return Table(
-        id="largest-table",
-        caption="Most tokens in a memory budget",
+    table = Table(
+        id=f"{id_}-table",
+        caption=f"Most tokens in {budget}",
         heads=(
             Head(title="Variant"),
-            Head(title="Machine", secondary=True),
-            Head(title="Passes"),
-            Head(title="Budget", number=True),
-            Head(title="Most tokens", number=True, help="Of one square grid, layer level."),
+            Head(title="Function", secondary=True),
+            Head(title="Most tokens", number=True, help="Of one sequence, layer level."),
+            Head(title="Details", sortable=False),
         ),
         rows=rows,
-        empty="No search for the largest size has been run yet.",
+        empty="No results yet.",
         show_caption=False,
+    )
+    return Panel(
+        id=id_,
+        title=f"In {budget}, {PASSES_WORDS[passes]}",
+        values=(
+            (first.hardware_id, view.machine_title(first.hardware_id)),
+            (passes, PASSES_WORDS[passes]),
+            (first.dtype or "", first.dtype or ""),
+            (str(first.memory_budget_bytes), budget),
+        ),
+        blocks=(table,),
     )
 
 
@@ -124,8 +162,8 @@ def _panel(view: View, context: Context, family: Family) -> Panel:
             (family.key, family.title),
         ),
         blocks=(
-            Paragraph((f"{context.dtype}, {LEVEL_WORDS[context.level]}, 1 sequence, "
-                       f"{context.width}.",), "small"),
+            Paragraph(((f"{context.dtype}, {LEVEL_WORDS[context.level]}, 1 sequence, "
+                       f"{context.width}."),), "small"),
             curves(
                 id_=f"memory-{id_}",
                 title=f"Peak memory against {family.axis.lower()}",
@@ -135,7 +173,7 @@ def _panel(view: View, context: Context, family: Family) -> Panel:
                 series=series_of(view, family, "peak_memory"),
                 marks=view.marks,
             ),
-            Subsection(f"{id_}-all", "Measured and predicted", (_table(view, family, id_),)),
+            Disclosure("Measured and predicted at every size", (_table(view, family, id_),)),
         ),
     )  # fmt: skip
 
@@ -150,7 +188,9 @@ def _finding(view: View, family: Family) -> str:
     low, high = (r.numbers["peak_memory"].value for r in (least, most))
     equal = sum(r.numbers["peak_memory"].value == low for r in able)
     others = f" and {equal - 1} more" if equal > 1 else ""
-    words = f"At {size.title} {view.title(least.variant)}{others} need least, {measure('byte', low)}"
+    words = (
+        f"At {size.title} {view.title(least.variant)}{others} need least, {measure('byte', low)}"
+    )
     if equal == 1:
         words = words.replace(" need ", " needs ")
     if high > low:
@@ -180,7 +220,7 @@ def _table(view: View, family: Family, id_: str) -> Table:
         caption=f"Memory of one call, {scale.unit}",
         heads=(
             Head(title="Variant"),
-            Head(title="Size", number=True),
+            Head(title="Size", ordered=True),
             *(
                 Head(title=title, unit=scale.unit, number=True, help=text,
                      secondary=metric in ("resident_memory", "saved_memory"))
@@ -206,7 +246,7 @@ def _error_cell(result: Result) -> Cell:
     if predicted is None or peak is None or not peak.value:
         return Cell((MISSING,), tone="muted")
     share = predicted.value / peak.value
-    return Cell((percent(share) if abs(share - 1) >= 0.0995 else f"{100 * share:.1f}\N{NO-BREAK SPACE}%",), share)
+    return Cell((f"{decimal(100 * share, 1)}\N{NO-BREAK SPACE}%",), share)
 
 
 PAGE = Page(title="Memory", path="memory.html", order=3, documents=_documents)

@@ -1,22 +1,32 @@
-"""Latency and throughput against tokens: curves, where they end, how steep they are, who crosses."""
+"""Latency and throughput against tokens: curves, where they end, slopes and crossovers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 from bench.curves import crossover, exponent
-from leaderboard.blocks import Block, Cell, Chooser, Document, Head, Panel, Paragraph, Row
-from leaderboard.blocks import Section, Subsection, Table, VariantName
+from leaderboard.blocks import (
+    Block,
+    Cell,
+    Chooser,
+    Document,
+    Head,
+    Panel,
+    Paragraph,
+    Row,
+    Subsection,
+    Table,
+    VariantName,
+)
 from leaderboard.contexts import (
     LEVEL_WORDS,
     PASSES_WORDS,
     Context,
-    Size,
     by_context,
     slug,
 )
 from leaderboard.curves import Family, families, series_of
 from leaderboard.figures import Axis, curves, tokens_axis
-from leaderboard.format import measure, significant, whole
+from leaderboard.format import decimal, measure, significant, whole
 from leaderboard.page import Page
 from leaderboard.results import Result, View
 
@@ -28,9 +38,13 @@ def _documents(view: View) -> Iterator[Document]:
     blocks: list[Block] = [
         Paragraph(
             (
-                "One line is one variant; open markers are faster executions of it. Bars are 95 % "
-                "intervals of the round medians, mostly smaller than the marker. A cross marks the "
-                "last size that worked before a failure.",
+                (
+                    "One line is one variant; open markers are faster executions of it. Bars are "
+                    "95 % "
+                    "intervals of the round medians, mostly smaller than the marker. A cross "
+                    "marks the "
+                    "last size that worked before a failure."
+                ),
             ),
             "lead",
         )
@@ -69,23 +83,23 @@ def _panel(view: View, context: Context, family: Family) -> Panel:
             (family.key, family.title),
         ),
         blocks=(
-            Paragraph((f"{context.dtype}, {LEVEL_WORDS[context.level]}, 1 sequence, "
-                       f"{context.width}.",), "small"),
+            Paragraph(((f"{context.dtype}, {LEVEL_WORDS[context.level]}, 1 sequence, "
+                       f"{context.width}."),), "small"),
             _figure(view, family, f"latency-{id_}", "latency", "Latency"),
             _figure(view, family, f"throughput-{id_}", "throughput", "Throughput"),
             Subsection(f"{id_}-exponents", "How steep", (
                 Paragraph((
-                    "Exponent of latency in tokens, fitted over the four largest sizes; 1 is "
+                    ("Exponent of latency in tokens, fitted over the four largest sizes; 1 is "
                     "linear, 2 is quadratic. Formula: the exponent of the core's FLOPs for large "
                     "grids. A fitted exponent below the formula's means that fixed costs and "
-                    "projections still weigh in at these sizes.",
+                    "projections still weigh in at these sizes."),
                 ), "small"),
                 _exponents(view, family, f"{id_}-exponents-table"),
             )),
             Subsection(f"{id_}-crossings", "Where the order changes", (
                 Paragraph((
-                    "Pairs of which one is faster for few tokens and the other for many; "
-                    "interpolated between measured sizes, never beyond them.",
+                    ("Pairs of which one is faster for few tokens and the other for many; "
+                    "interpolated between measured sizes, never beyond them."),
                 ), "small"),
                 _crossings(view, family, f"{id_}-crossings-table"),
             )),
@@ -138,9 +152,7 @@ def _exponents(view: View, family: Family, id_: str) -> Table:
     for results in family.lines():
         first = results[0]
         able = [r for r in results if r.ranked and "latency" in r.numbers]
-        found = exponent(
-            [r.tokens or 0 for r in able], [r.numbers["latency"].value for r in able]
-        )
+        found = exponent([r.tokens or 0 for r in able], [r.numbers["latency"].value for r in able])
         entry = view.variants.get(first.variant)
         cells = [Cell((VariantName(first.variant, view.title(first.variant), first.detail),),
                       _label(view, first))]  # fmt: skip
@@ -149,12 +161,12 @@ def _exponents(view: View, family: Family, id_: str) -> Table:
                       Cell(("\N{EN DASH}",), tone="muted")]  # fmt: skip
         else:
             cells += [
-                Cell((significant(found.value),), found.value),
-                Cell((f"{significant(found.low)} to {significant(found.high)}",), found.low),
+                Cell((decimal(found.value),), found.value),
+                Cell((f"{decimal(found.low)} to {decimal(found.high)}",), found.low),
                 Cell((f"{whole(found.smallest_tokens)} tokens on",), found.smallest_tokens),
             ]
         order = None if entry is None else entry.order
-        cells.append(Cell((significant(order, 2) if order is not None else "\N{EN DASH}",), order))
+        cells.append(Cell((decimal(order) if order is not None else "\N{EN DASH}",), order))
         rows.append(Row(tuple(cells)))
     return Table(
         id=id_,
@@ -186,8 +198,8 @@ def _crossings(view: View, family: Family, id_: str) -> Table:
         heads=(
             Head(title="Faster for fewer tokens"),
             Head(title="Faster for more tokens"),
-            Head(title="From about", number=True),
-            Head(title="Interval", number=True, secondary=True, sortable=False),
+            Head(title="From about", unit="tokens", number=True),
+            Head(title="Interval", unit="tokens", number=True, secondary=True, sortable=False),
         ),
         rows=tuple(rows),
         empty="No two lines cross between the measured sizes.",
@@ -218,8 +230,8 @@ def _crossing(view: View, one: Sequence[Result], other: Sequence[Result]) -> Row
     about = round(found.tokens)
     low, high = round(found.low), round(found.high)
     cells += [
-        Cell((f"{significant(about, 2)} tokens",), about),
-        Cell((f"{significant(low, 2)} to {significant(high, 2)}",), low),
+        Cell((significant(about, 2),), about),
+        Cell((f"{whole(low)} to {whole(high)}",), low),
     ]
     return Row(tuple(cells))
 

@@ -24,8 +24,8 @@ from leaderboard.blocks import (
     Table,
     VariantName,
 )
-from leaderboard.contexts import LEVEL_WORDS, PASSES_WORDS, POLICY_WORDS, context_of, size_of, slug
-from leaderboard.format import MISSING, count_of, listed, measure, scale_for, significant, whole
+from leaderboard.contexts import PASSES_WORDS, POLICY_WORDS, context_of, size_of, slug
+from leaderboard.format import MISSING, count_of, listed, measure, scale_for, whole
 from leaderboard.mathematics import formula
 from leaderboard.page import Page
 from leaderboard.pages.accuracy import trained
@@ -33,20 +33,29 @@ from leaderboard.results import EXACTNESS_HELP, OUTCOME_WORDS, Result, View
 from leaderboard.standings import EXACTNESS_BADGES, case_slug, detail, flags
 
 _TRAITS: Mapping[str, tuple[str, str]] = {
-    "causal": ("computes a causal form", "refuses causal=True"),
-    "any_grid": ("a layer built for one grid runs on others", "a layer is bound to its grid"),
-    "extra_tokens": ("takes class tokens", "refuses class tokens"),
+    "causal": ("Computes a causal form.", "Has no causal form and refuses to pretend."),
+    "any_grid": ("A layer built for one grid runs on others.", "A layer is bound to its grid."),
+    "extra_tokens": ("Takes class tokens.", "Refuses class tokens."),
     "permutation_equivariant": (
-        "permuting tokens permutes the output",
-        "depends on the order of tokens",
+        "Permuting the tokens permutes the output and changes nothing else.",
+        "Depends on the order of the tokens.",
     ),
-    "rows_sum_to_one": ("attention rows sum to 1", "attention rows need not sum to 1"),
-    "nonnegative_weights": ("attention weights are never negative", "weights may be negative"),
+    "rows_sum_to_one": (
+        "The implied attention rows sum to 1.",
+        "The implied attention rows need not sum to 1.",
+    ),
+    "nonnegative_weights": (
+        "The implied attention weights are never negative.",
+        "The implied attention weights may be negative.",
+    ),
     "approximates_softmax": (
-        "meant to give the output of softmax attention",
-        "another function than softmax attention",
+        "Is meant to give the output of softmax attention.",
+        "Is not meant to give the output of softmax attention.",
     ),
-    "deterministic_eval": ("same bits in each evaluation", "random in evaluation"),
+    "deterministic_eval": (
+        "Two evaluations give the same bits.",
+        "Two evaluations differ: it draws random numbers.",
+    ),
 }
 
 
@@ -93,7 +102,7 @@ def _index(view: View) -> Document:
         heads=(
             Head(title="Variant"),
             Head(title="Function", help="As seen from softmax attention."),
-            Head(title="Order", help="FLOPs of the core in tokens, default options.", number=True),
+            Head(title="Order", help="FLOPs of the core in tokens, default options.", ordered=True),
             Head(title="Family", secondary=True),
             Head(title="Source", secondary=True),
             Head(title="Cells measured", number=True),
@@ -110,8 +119,11 @@ def _index(view: View) -> Document:
         blocks=(
             Paragraph(
                 (
-                    f"{count_of(len(view.variants), 'mechanism')}, each one file with a plain "
-                    "PyTorch reference that is compared with its authors' code where there is any.",
+                    (
+                        f"{count_of(len(view.variants), 'mechanism')}, each one file with a plain "
+                        "PyTorch reference that is compared with its authors' code where there "
+                        "is any."
+                    ),
                 ),
                 "lead",
             ),
@@ -156,7 +168,7 @@ def _facts(entry: VariantEntry) -> Iterator[tuple[str, Inline]]:
     yield "Authors", (listed(paper.authors),)
     yield "Published", (f"{paper.venue} {paper.year}",)
     yield "Authors' code", (_code_link(paper.code),)
-    yield "Cost of the core", (f"grows as N to the power {significant(entry.order, 2)}",)
+    yield "Cost of the core", (f"grows as N{_power(entry.order)} in tokens",)
     yield "When the grid grows", (entry.scaling,)
     yield "Executions", (listed(b.name for b in entry.backends),)
     yield "Definition", (Code(entry.source), f", revision {entry.revision}")
@@ -230,7 +242,8 @@ def _timed(view: View, results: list[Result], id_: str) -> Table:
     rows: list[Row] = []
     for result in ordered:
         context = context_of(result)
-        assert context is not None
+        if context is None:
+            continue
         latency = result.numbers.get("latency") if result.ok else None
         peak = result.numbers.get("peak_memory") if result.ok else None
         wrong = result.numbers.get("error") if result.ok else None
@@ -241,8 +254,8 @@ def _timed(view: View, results: list[Result], id_: str) -> Table:
             Row(
                 (
                     Cell((size_of(result).title, *flags(result)), result.tokens),
-                    Cell((f"{PASSES_WORDS[context.passes]}, {context.level}, {context.dtype}"
-                          f"{policy}{', causal' if context.causal else ''}",)),
+                    Cell(((f"{PASSES_WORDS[context.passes]}, {context.level}, {context.dtype}"
+                          f"{policy}{', causal' if context.causal else ''}"),)),
                     Cell((result.backend, *((f" {result.options}",) if result.options else ())),),
                     Cell((words,), tone="failure") if not result.ok else
                     nothing if latency is None else
@@ -258,7 +271,7 @@ def _timed(view: View, results: list[Result], id_: str) -> Table:
         id=id_,
         caption="Timed cases",
         heads=(
-            Head(title="Size", number=True),
+            Head(title="Size", ordered=True),
             Head(title="What ran"),
             Head(title="Execution", secondary=True),
             Head(title="Latency", unit=clock.unit, number=True),
@@ -275,8 +288,7 @@ def _timed(view: View, results: list[Result], id_: str) -> Table:
 
 def _order(result: Result) -> tuple[object, ...]:
     context = context_of(result)
-    assert context is not None
-    return (context.order, size_of(result).order, result.backend, result.options)
+    return (context.order if context else (), size_of(result).order, result.backend, result.options)
 
 
 def _accuracies(view: View, here: list[Result]) -> Iterator[Block]:
@@ -287,8 +299,10 @@ def _accuracies(view: View, here: list[Result]) -> Iterator[Block]:
                 interval = f" ({measure('fraction', one.low)} to {measure('fraction', one.high)})"
             yield Paragraph(
                 (
-                    f"Accuracy on {view.tasks[task].title}: {measure('fraction', one.mean)}"
-                    f"{interval}, mean of {count_of(len(one.seeds), 'seed')}. ",
+                    (
+                        f"Accuracy on {view.tasks[task].title}: {measure('fraction', one.mean)}"
+                        f"{interval}, mean of {count_of(len(one.seeds), 'seed')}. "
+                    ),
                     Link("Compare", "accuracy.html"),
                 )
             )

@@ -37,16 +37,68 @@
     const ends = drawing.ends.filter((end) => shown[end.series])
       .map((end) => ({ ...end, at: along(end.y) })).sort((a, b) => a.at - b.at);
     const gap = 15;
-    ends.forEach((end, i) => { end.to = i ? Math.max(end.at, ends[i - 1].to + gap) : end.at; });
-    for (let i = ends.length - 1; i >= 0; i -= 1) {
-      const most = i === ends.length - 1 ? height : ends[i + 1].to - gap;
-      ends[i].to = Math.min(ends[i].to, most);
+    // neighbours that would overlap form a pile around their common middle
+    const piles = [];
+    ends.forEach((end, i) => {
+      piles.push({ sum: end.at - i * gap, count: 1 });
+      while (piles.length > 1) {
+        const [below, above] = piles.slice(-2);
+        if (below.sum / below.count <= above.sum / above.count) break;
+        piles.splice(-2, 2, { sum: below.sum + above.sum, count: below.count + above.count });
+      }
+    });
+    let next = 0;
+    for (const pile of piles) {
+      for (let k = 0; k < pile.count; k += 1, next += 1) {
+        ends[next].to = pile.sum / pile.count + next * gap;
+      }
     }
+    const over = ends.length ? Math.max(0, ends.at(-1).to - height) : 0;
+    ends.forEach((end, i) => { end.to = Math.max(end.to - over, i * gap); });
+    layout.shapes = [...(layout.shapes || []), ...ends.filter((end) => end.last).map((end) => ({
+      type: "path", xref: "paper", yref: "paper", xsizemode: "pixel", ysizemode: "pixel",
+      xanchor: 1, yanchor: 0, line: { width: 1, color: coloured(end.colour, style) }, opacity: 0.55,
+      path: `M3,${end.at} L18,${end.to}`,
+    }))];
     return ends.map((end) => ({
-      xref: "paper", x: 1, xanchor: "left", xshift: 8, yref: "paper", y: end.to / height,
+      xref: "paper", x: 1, xanchor: "left", xshift: 21, yref: "paper", y: end.to / height,
       yanchor: "middle", showarrow: false, text: end.text, align: "left",
       font: { size: 12, color: coloured(end.colour, style) },
     }));
+  };
+
+  /* Names beside single points: right, left, above or below, the first place that is free. */
+  const beside = (drawing, layout, shown, style, width) => {
+    const size = [width - layout.margin.l - layout.margin.r, layout.height - layout.margin.t - layout.margin.b];
+    const place = (axis, value, length) =>
+      ((axis.type === "log" ? Math.log10(value) : value) - axis.range[0]) / (axis.range[1] - axis.range[0]) * length;
+    const points = drawing.names.filter((name) => shown[name.series]).map((name) => ({
+      ...name, left: place(layout.xaxis, name.x, size[0]), up: place(layout.yaxis, name.y, size[1]),
+    }));
+    const taken = points.map((p) => [p.left - 7, p.left + 7, p.up - 7, p.up + 7]);
+    const free = (box) => taken.every((other) =>
+      box[1] < other[0] || box[0] > other[1] || box[3] < other[2] || box[2] > other[3]);
+    return points.map((point) => {
+      const long = point.text.length * 6.6;
+      const options = [
+        ["left", 10, 0, point.left + 10], ["right", -10, 0, point.left - 10 - long],
+        ["left", 8, 14, point.left + 8], ["left", 8, -14, point.left + 8],
+        ["right", -8, 14, point.left - 8 - long], ["right", -8, -14, point.left - 8 - long],
+        ["center", 0, 26, point.left - long / 2], ["center", 0, -26, point.left - long / 2],
+      ].map(([anchor, right, above, from]) => ({
+        anchor, right, above, box: [from, from + long, point.up + above - 7, point.up + above + 7],
+      }));
+      const inside = (option) => option.box[0] > 0 && option.box[1] < size[0] + layout.margin.r;
+      const chosen = options.find((option) => inside(option) && free(option.box)) || options[0];
+      taken.push(chosen.box);
+      return {
+        x: layout.xaxis.type === "log" ? Math.log10(point.x) : point.x,
+        y: layout.yaxis.type === "log" ? Math.log10(point.y) : point.y,
+        text: point.text, showarrow: false, xanchor: chosen.anchor, yanchor: "middle",
+        xshift: chosen.right, yshift: chosen.above,
+        font: { size: 12, color: coloured(point.colour, style) },
+      };
+    });
   };
 
   const draw = (holder) => {
@@ -62,14 +114,12 @@
     const fits = wide.matches && drawing.ends.length > 0;
     if (!wide.matches) {
       layout.height = Math.min(layout.height, 360);
-      layout.margin = { ...layout.margin, l: 52, r: 10 };
+      layout.margin = { ...layout.margin, l: 52, r: 10, b: 84 };
       layout.xaxis.tickangle = layout.xaxis.ticktext ? -45 : "auto";
-    } else if (!fits) {
-      layout.margin = { ...layout.margin, r: 16 };
     }
     layout.annotations = [
-      ...(layout.annotations || []).filter((note) => note.series === undefined || shown[note.series])
-        .map(({ series, ...note }) => note),
+      ...layout.annotations,
+      ...beside(drawing, layout, shown, style, holder.clientWidth),
       ...(fits ? labels(drawing, layout, shown, style) : []),
     ];
     if (!holder.classList.contains("ready")) holder.replaceChildren();

@@ -18,9 +18,8 @@
   const enhance = (table) => {
     if (DataTable.isDataTable(table)) return new DataTable.Api(table);
     const columns = [...table.tHead.rows[0].cells].map((cell) => ({
-      type: cell.classList.contains("number") ? "measured" : "string",
+      type: "measured" in cell.dataset ? "measured" : "string",
       orderable: cell.dataset.orderable !== "false",
-      className: "",
     }));
     return new DataTable(table, {
       columns, paging: false, info: false, order: [], autoWidth: false,
