@@ -10,6 +10,13 @@ W y of the row, for keys that of all tokens of the head. The factor r^(-1/2) can
 left out. Two more maps of the published code are options: phi(x) = relu(W y) + eps ("relu"), and
 no random features at all, phi = softmax over d for queries and over tokens for keys ("none").
 
+Causal form: row i is the bidirectional mechanism on the tokens j <= i. With the running stabiliser
+c_i = max over j <= i and C = c_N its weights are, up to a common factor,
+
+    phi(q_i) . exp(W y_j - |y_j|^2 / 2 - C) + eps exp(c_i - C) sum_r phi(q_i)_r,
+
+one feature more than the bidirectional form, and C cancels: nothing is learned from later tokens.
+
 Choromanski et al., "Rethinking Attention with Performers", ICLR 2021,
 https://arxiv.org/abs/2009.14794, Section 2 and Lemma 1. Code: lucidrains/performer-pytorch. Where
 the two differ, see `deviations`.
@@ -24,6 +31,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attention_impls.multihead import MultiHead, adopt_projections
+from attention_impls.parts.linear_attention import causal_normalised_product, chunks_of
 from attention_impls.shapes import AttentionShape, Grid
 from attention_impls.spec import AttentionSpec, Paper, StateDict, Traits
 
@@ -32,6 +40,8 @@ Features = Float[Tensor, "batch heads tokens features"]
 FeatureMap = Literal["softmax", "relu", "none"]
 
 _EPSILON: dict[FeatureMap, float] = {"softmax": 1e-4, "relu": 1e-3, "none": 0.0}
+_LEAST_EXPONENT = -50.0
+"""exp(c_i - C) stays positive in float32; a row that far below the largest key is eps alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +104,7 @@ class PerformerMix(nn.Module):
 
     def __init__(self, shape: AttentionShape, options: PerformerOptions) -> None:
         super().__init__()
+        self.causal = shape.causal
         self.map: FeatureMap = options.feature_map
         self.scale = shape.head_dim**-0.25
         self.epsilon = _EPSILON[self.map]
@@ -113,32 +124,64 @@ class PerformerMix(nn.Module):
     ) -> Heads:
         """Attend. Features and normaliser are float32 for half-precision inputs."""
         exact = torch.promote_types(q.dtype, torch.float32)
-        queries = self.features(q.to(exact), tokens_share=False)
-        keys = self.features(k.to(exact), tokens_share=True)
-        values = v.to(exact)
+        mixed = (self._causal if self.causal else self._bidirectional)(
+            q.to(exact), k.to(exact), v.to(exact)
+        )
+        return mixed.to(q.dtype)
+
+    def _bidirectional(self, q: Heads, k: Heads, v: Heads) -> Heads:
+        queries, keys = self._queries(q), self._keys(k)
         # eps is added to sums instead of to every feature: two passes over N x r numbers less
-        summary = keys.transpose(-1, -2) @ values
-        summary = summary + self.epsilon * values.sum(-2, keepdim=True)
-        total = keys.sum(-2).unsqueeze(-1) + self.epsilon * keys.shape[-2]
+        summary = keys.transpose(-1, -2) @ v + self.epsilon * v.sum(-2, keepdim=True)
+        total = keys.sum(-2).unsqueeze(-1) + self.epsilon * k.shape[-2]
         state = torch.cat((summary, total), -1)
         read = queries @ state + self.epsilon * state.sum(-2, keepdim=True)
-        return (read[..., :-1] / read[..., -1:]).to(q.dtype)
+        return read[..., :-1] / read[..., -1:]
 
-    def features(self, heads: Heads, *, tokens_share: bool) -> Features:
-        """Return phi - eps.
+    def _causal(self, q: Heads, k: Heads, v: Heads) -> Heads:
+        queries = self._queries(q) + self.epsilon
+        if self.map == "relu":
+            return causal_normalised_product(queries, self._keys(k) + self.epsilon, v, 0.0)
+        projected = self._project(k)
+        running = projected.detach().amax(-1, keepdim=True).cummax(-2).values
+        largest = running[..., -1:, :]
+        keys = _positive(projected, k, largest, self.scale)
+        share = (running - largest).clamp_(min=_LEAST_EXPONENT).exp_() * self.epsilon
+        queries = torch.cat((queries, share * queries.sum(-1, keepdim=True)), -1)
+        keys = torch.cat((keys, torch.ones_like(share)), -1)
+        return causal_normalised_product(queries, keys, v, 0.0)
 
-        Args:
-            heads: queries or keys.
-            tokens_share: keys: the stabiliser (or the softmax of `none`) runs over all tokens.
-        """
+    def _queries(self, q: Heads) -> Features:
+        """Return phi - eps of the queries."""
         if self.map == "none":
-            return heads.softmax(-2 if tokens_share else -1)
-        projected = heads @ (self.projection.to(heads.dtype) * self.scale).T
+            return q.softmax(-1)
+        projected = self._project(q)
         if self.map == "relu":
             return projected.relu_()
-        largest = projected.detach().amax((-2, -1) if tokens_share else -1, keepdim=True)
-        half_square = heads.square().sum(-1, keepdim=True) * (self.scale**2 / 2)
-        return projected.sub_(half_square + largest).exp_()
+        return _positive(projected, q, projected.detach().amax(-1, keepdim=True), self.scale)
+
+    def _keys(self, k: Heads) -> Features:
+        """Return phi - eps of the keys, of the bidirectional form."""
+        if self.map == "none":
+            return k.softmax(-2)
+        projected = self._project(k)
+        if self.map == "relu":
+            return projected.relu_()
+        return _positive(projected, k, projected.detach().amax((-2, -1), keepdim=True), self.scale)
+
+    def _project(self, heads: Heads) -> Features:
+        return heads @ (self.projection.to(heads.dtype) * self.scale).T
+
+
+def _positive(
+    projected: Features,
+    heads: Heads,
+    largest: Float[Tensor, "batch heads #tokens 1"],
+    scale: float,
+) -> Features:
+    """Return exp(projected - |scale * heads|^2 / 2 - largest), in the memory of `projected`."""
+    half_square = heads.square().sum(-1, keepdim=True) * (scale**2 / 2)
+    return projected.sub_(half_square + largest).exp_()
 
 
 def make(shape: AttentionShape, options: PerformerOptions) -> nn.Module:
@@ -150,17 +193,33 @@ def core_flops(shape: AttentionShape, options: PerformerOptions) -> int:
     """FLOPs of one mix: 2 B h N r (4 d + 1) with r features.
 
     Features of queries and of keys, state and reading 2 N r d each, normaliser 2 N r. The map
-    `none` has no features to compute: 2 B h N d (2 d + 1).
+    `none` has no features to compute: 2 B h N d (2 d + 1). Causal, with r' = r + 1 (r for `relu`)
+    features and N rounded up to P tokens in chunks of c: 4 N r d for the features, and
+    2 P (r' (2 d + 1 + c) + c d) for state, reading, normaliser and the weights within chunks.
     """
-    count = feature_count(shape.head_dim, options)
-    products = 2 if options.feature_map == "none" else 4
-    per_token = 2 * count * (products * shape.head_dim + 1)
-    return shape.batch * shape.heads * shape.tokens * per_token
+    matrices, tokens, width = shape.batch * shape.heads, shape.tokens, shape.head_dim
+    count = feature_count(width, options)
+    features = 0 if options.feature_map == "none" else 4 * tokens * count * width
+    if not shape.causal:
+        return matrices * (features + 2 * tokens * count * (2 * width + 1))
+    chunk, chunks = chunks_of(tokens)
+    held = count + (options.feature_map == "softmax")
+    sums = held * (2 * width + 1 + chunk) + chunk * width
+    return matrices * (features + 2 * chunk * chunks * sums)
 
 
 def state_floats(shape: AttentionShape, options: PerformerOptions) -> int:
-    """Numbers a query needs: r x (d + 1) a head."""
-    return shape.heads * feature_count(shape.head_dim, options) * (shape.head_dim + 1)
+    """Numbers a query needs: r x (d + 1) a head; causal, one feature more for eps."""
+    one_more = shape.causal and options.feature_map == "softmax"
+    held = feature_count(shape.head_dim, options) + one_more
+    return shape.heads * held * (shape.head_dim + 1)
+
+
+def own_limits(shape: AttentionShape, options: PerformerOptions) -> tuple[str, ...]:
+    """Return why `shape` cannot be computed."""
+    if shape.causal and options.feature_map == "none":
+        return ("feature_map='none' has no causal form: its keys are normalised over all tokens",)
+    return ()
 
 
 def order(_options: PerformerOptions) -> float:
@@ -220,8 +279,15 @@ SPEC = AttentionSpec(
             "sequences through eps."
         ),
         (
-            "No causal form: the stabiliser of the published causal code looks at all keys, later "
-            "ones included, so that through eps an output depends on tokens after it."
+            "In the causal form row i is the bidirectional mechanism on the tokens up to i. The "
+            "published causal code takes the keys' stabiliser over all tokens, later ones "
+            "included, so that through eps an output depends on tokens after it, and adds 1e-6 to "
+            "the denominator."
+        ),
+        (
+            "The stabilisers are constants in the backward pass, as published: they cancel but for "
+            "eps, so that gradients are exact for eps = 0 and differ by the order of eps "
+            "otherwise."
         ),
         (
             "eps is added to sums over features and tokens instead of to each feature: the same "
@@ -241,7 +307,7 @@ SPEC = AttentionSpec(
     order=order,
     state_floats=state_floats,
     traits=Traits(
-        causal=False,
+        causal=True,
         any_grid=True,
         extra_tokens=True,
         permutation_equivariant=True,
@@ -250,5 +316,6 @@ SPEC = AttentionSpec(
         approximates_softmax=True,
         deterministic_eval=True,
     ),
+    own_limits=own_limits,
     adopt_official=adopt_official,
 )
