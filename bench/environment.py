@@ -1,10 +1,9 @@
-"""What machine and software this is, and how busy others keep it."""
+"""What machine and software this is."""
 
 import importlib.metadata
 import os
 import platform
 import re
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +18,6 @@ _PACKAGES = (
     "torch", "numpy", "triton", "fvcore", "pydantic", "psutil", "scikit-learn", "nvidia-ml-py",
     "xformers", "flash-attn",
 )  # fmt: skip
-BUSY_CPUS = 0.3
-"""CPUs kept busy by others above which a machine is not quiet."""
 _CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -104,28 +101,6 @@ def cpu_name() -> str:
         if found:
             return failures.published(found[1])
     return failures.published(platform.processor() or platform.machine())
-
-
-def busy_seconds() -> float:
-    """CPU seconds spent on anything since boot, time stolen by the hypervisor included."""
-    times = psutil.cpu_times()
-    idle = times.idle + getattr(times, "iowait", 0.0)
-    guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-    return sum(times) - idle - guest
-
-
-def own_seconds() -> float:
-    """CPU seconds of this process and of its ended children."""
-    used = os.times()
-    return used.user + used.system + used.children_user + used.children_system
-
-
-def foreign_load(seconds: float) -> float:
-    """CPUs kept busy by others, on average over the next `seconds`."""
-    busy, own, start = busy_seconds(), own_seconds(), time.monotonic()
-    time.sleep(seconds)
-    wall = time.monotonic() - start
-    return max(0.0, (busy_seconds() - busy - (own_seconds() - own)) / wall)
 
 
 def _sold_gigabytes(memory_bytes: int) -> int:

@@ -18,6 +18,13 @@ from bench import allocator
 from bench.subject import Call, Recipe
 
 _CUDA_GRANULE_BYTES = 512
+_COPIES_SCATTERED_INPUTS = (
+    torch.ops.aten.convolution.default,
+    torch.ops.aten.convolution_backward.default,
+)
+"""Operators that first copy an input whose elements do not lie in order, unseen by fake tensors."""
+_NO_BACKWARD = -1
+_UNSHARED = 2
 
 
 class NotMeasurable(Exception):  # noqa: N818 - becomes `Unavailable`, not an error of ours
@@ -48,7 +55,8 @@ def predicted_peak(recipe: Recipe, shape: AttentionShape) -> int:
         existing += [] if upstream is None else [upstream]
         granule = 1 if recipe.device == "cpu" else _CUDA_GRANULE_BYTES
         tracker = _LiveBytes(existing, granule)
-        with call.mode(), tracker:
+        # not inference mode, under which composite operators would come undivided
+        with torch.set_grad_enabled(recipe.backward), tracker:
             held = call(0)
         del held
         return tracker.peak
@@ -128,6 +136,8 @@ class _LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        scratch = sum(map(_copied, args)) if func in _COPIES_SCATTERED_INPUTS else 0
+        in_place = func is torch.ops.aten.add.Tensor and _engine_would_reuse(args)
         result = func(*args, **(kwargs or {}))
         for key in [key for key, (ref, _) in self._live.items() if ref.expired()]:
             del self._live[key]
@@ -137,8 +147,33 @@ class _LiveBytes(TorchDispatchMode):
                 if ref.cdata not in self._existing:
                     size = leaf.untyped_storage().nbytes()
                     self._live[ref.cdata] = (ref, -(-size // self._granule) * self._granule)
-        self.peak = max(self.peak, sum(size for _, size in self._live.values()))
+                    scratch -= size if in_place else 0
+        self.peak = max(self.peak, scratch + sum(size for _, size in self._live.values()))
         return result
+
+
+def _engine_would_reuse(summands: tuple[Any, ...]) -> bool:
+    """Whether this is autograd summing two gradients, which it does in the memory of one of them.
+
+    It reuses the memory of a gradient that nobody else holds, but never that of a fake tensor. Two
+    references to a storage are its tensor's and the one made here by asking.
+    """
+    if torch._C._current_graph_task_id() == _NO_BACKWARD:  # pyright: ignore[reportPrivateUsage]
+        return False
+    count = torch._C._storage_Use_Count  # pyright: ignore[reportPrivateUsage]
+    storages = (tensor.untyped_storage() for tensor in summands if isinstance(tensor, Tensor))
+    return any(
+        count(storage._cdata) == _UNSHARED  # pyright: ignore[reportPrivateUsage]
+        for storage in storages
+    )
+
+
+def _copied(argument: Any) -> int:
+    if not isinstance(argument, Tensor) or argument.is_contiguous():
+        return 0
+    if argument.ndim == 4 and argument.is_contiguous(memory_format=torch.channels_last):
+        return 0
+    return argument.numel() * argument.element_size()
 
 
 def _placed(recipe: Recipe, layer: nn.Module) -> nn.Module:

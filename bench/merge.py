@@ -1,7 +1,7 @@
 """Visits -> records and conditions. The result does not depend on the order of the visits."""
 
-from bench.environment import BUSY_CPUS
 from bench.journal import Entry, Journal
+from bench.load import BUSY_CPUS
 from bench.model import (
     Case,
     Conditions,
@@ -49,7 +49,7 @@ def conditions(plan: Plan, journal: Journal) -> Conditions:
     return Conditions(
         wall_s=max(sum(entry.wall_s for entry in entries), 1e-9),
         measured_s=sum(entry.measured_s for entry in entries),
-        foreign_load=load,
+        foreign_load=foreign,
         busy=busy,
         drift=_repeated(plan.anchor, entries, least=1),
         noise=tuple(repeated for repeated in noise if repeated is not None),

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from bench import environment
+from bench import load
 from bench.executor import Executor, Progress
 from bench.journal import Entry, Journal
 from bench.launch import Visited, Workers
@@ -23,10 +23,10 @@ def run(plan: Plan, journal: Journal, device: DeviceKind, progress: Progress) ->
         LaunchError: workers cannot be started.
         KeyboardInterrupt: after the running worker was killed; the journal can be resumed.
     """
-    load = environment.foreign_load(_LOOK_S)
-    if load > environment.BUSY_CPUS:
+    foreign = load.foreign_load(_LOOK_S)
+    if foreign > load.BUSY_CPUS:
         progress.note(
-            f"busy machine: others use {load:.1f} CPUs, so the numbers will be marked; "
+            f"busy machine: others use {foreign:.1f} CPUs, so the numbers will be marked; "
             "for clean ones stop other programs and start again"
         )
     with Workers(device, journal.header.environment.threads) as workers:
@@ -57,7 +57,7 @@ class _Sweep:
                 group = turn.group
             self._progress.started(turn.case, place, len(turns))
             visited = self._visited(turn, outcomes)
-            meter, wall_s, load = meter.lap(visited.cpu_s)
+            meter, wall_s, foreign = meter.lap(visited.cpu_s)
             self._journal.append(
                 Entry(
                     case_id=turn.case.id,
@@ -66,7 +66,7 @@ class _Sweep:
                     outcome=visited.outcome,
                     wall_s=wall_s,
                     measured_s=visited.measured_s,
-                    foreign_load=load,
+                    foreign_load=foreign,
                 )
             )
             outcomes[turn.visit] = visited.outcome
@@ -91,7 +91,7 @@ class _Meter:
     @classmethod
     def now(cls) -> "_Meter":
         """Read the clocks."""
-        return cls(time.monotonic(), environment.busy_seconds(), environment.own_seconds())
+        return cls(time.monotonic(), load.busy_seconds(), load.own_seconds())
 
     def lap(self, worker_s: float | None) -> tuple["_Meter", float, float | None]:
         """Read them again: the new reading, seconds since, CPUs that others kept busy since.
