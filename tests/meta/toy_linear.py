@@ -1,7 +1,7 @@
 """A small correct variant for the tests of the checks: causal, with a class token, a local branch.
 
     O_i = sum_j phi(q_i) . phi(k_j) v_j / sum_j phi(q_i) . phi(k_j) + w v_i
-    phi(x) = elu(x) + 1 or relu(x) + 1
+    phi(x) = elu(x) + 1 + 1e-6 or relu(x) + 1 + 1e-6
 
 q_i, k_j, v_j: query, key, value of one head; w: one number a head (option local_size > 0).
 
@@ -40,12 +40,13 @@ class ToyMix(nn.Module):
         self.local = nn.Parameter(torch.zeros(shape.heads)) if options.local_size else None
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor, grid: Grid) -> Tensor:
-        queries, keys = self.map(q) + 1, self.map(k) + 1
+        queries, keys = self.map(q) + 1 + 1e-6, self.map(k) + 1 + 1e-6
         if self.causal:
             state = (keys.unsqueeze(-1) * v.unsqueeze(-2)).cumsum(2)
             mixed = (queries.unsqueeze(-2) @ state).squeeze(-2)
             mixed = mixed / (queries * keys.cumsum(2)).sum(-1, keepdim=True)
         else:
+            keys = keys / v.shape[2]
             mixed = (queries @ (keys.mT @ v)) / (queries @ keys.sum(2).unsqueeze(-1))
         return mixed if self.local is None else mixed + self.local.view(-1, 1, 1) * v
 
