@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("attention_impls", "bench", "site")
+FOLDERS = ("attention_impls", "bench", "site", "tests/contract", "tests/vectors")
 _EXAMPLE = re.compile(r"^`(?P<path>[\w/]+\.py)`:\n\n```python\n(?P<code>.*?)^```$", re.M | re.S)
 
 

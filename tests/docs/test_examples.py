@@ -1,0 +1,121 @@
+"""The examples of CONTRIBUTING.md are run as a contributor would run them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from copied_tree import copied, examples, run_in
+
+CONTRACT = """
+import json
+from attention_impls import load
+from contract.checks import failing
+print(json.dumps(failing(load('efficient'))))
+"""
+
+AROUND = """
+import json
+from attention_impls import load
+from bench.model import Protocol, to_json
+from bench.plan import everything, image, load_plan, workload_case
+from bench.task import task
+from bench.worker import visit
+
+plan = load_plan('lengths', everything('cpu'))
+quick = Protocol(warmup_s=0.001, warmup_cap_s=0.01, sample_s=0.001, least_samples=3)
+
+def outcome(backend, passes):
+    case = workload_case('efficient', backend, image(224), dtype='float32', passes=passes)
+    return to_json(visit(case, 0, quick, 'cpu').outcome)
+
+print(json.dumps({
+    'forward': {b: outcome(b, 'forward') for b in ('reference', 'inplace')},
+    'training': {b: outcome(b, 'forward_backward') for b in ('reference', 'inplace')},
+    'accuracy': task('brighter_half').run(load('efficient'), None, 0, 'cpu').accuracy,
+    'cases': len({c.id for c in plan.cases if c.variant == 'efficient'}),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of this tree with every example in its place and the variant's vector written."""
+    target = copied(tmp_path_factory.mktemp("examples"))
+    for path, code in examples().items():
+        (target / path).write_text(code, encoding="utf-8")
+    done = run_in(target, "-m", "bench.vector", "efficient")
+    assert done.returncode == 0, done.stderr
+    assert (target / "tests" / "vectors" / "efficient.json").is_file()
+    return target
+
+
+@pytest.fixture(scope="module")
+def around(tree: Path) -> Any:
+    done = run_in(tree, "-c", AROUND)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def failures(tree: Path) -> dict[str, str]:
+    done = run_in(tree, "-c", CONTRACT)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_every_kind_has_an_example() -> None:
+    assert set(examples()) == {
+        "attention_impls/variants/efficient.py",
+        "attention_impls/backends/efficient_inplace.py",
+        "bench/metrics/input_memory.py",
+        "bench/tasks/brighter_half.py",
+        "bench/plans/lengths.py",
+        "bench/executors/patient.py",
+        "site/leaderboard/pages/plans.py",
+    }
+
+
+def test_the_variant_passes_the_whole_contract(tree: Path) -> None:
+    assert failures(tree) == {}
+
+
+def test_a_slip_in_the_example_would_be_found(tree: Path) -> None:
+    """Negative control: half the FLOPs, and the counters disagree."""
+    path = tree / "attention_impls" / "variants" / "efficient.py"
+    right = path.read_text(encoding="utf-8")
+    path.write_text(right.replace("return 4 * shape.batch", "return 2 * shape.batch"), "utf-8")
+    try:
+        assert "flops_equal_both_counters" in failures(tree)
+    finally:
+        path.write_text(right, encoding="utf-8")
+
+
+def measurements(outcome: Any) -> dict[str, Any]:
+    assert outcome["kind"] == "ok", outcome
+    return {m["metric"]: m for m in outcome["measurements"]}
+
+
+@pytest.mark.parametrize("backend", ["reference", "inplace"])
+def test_both_executions_pass_the_gate_and_are_timed(around: Any, backend: str) -> None:
+    found = measurements(around["forward"][backend])
+    assert 0 < found["error"]["rounds"][0][0] < 1e-5
+    assert min(found["latency_cold"]["rounds"][0]) > 0
+
+
+def test_the_backend_refuses_training(around: Any) -> None:
+    assert around["training"]["reference"]["kind"] == "ok"
+    assert around["training"]["inplace"]["kind"] == "unsupported"
+    assert "use the reference for training" in around["training"]["inplace"]["reasons"][0]
+
+
+def test_the_metric_counts_the_input(around: Any) -> None:
+    size = 14 * 14 * 192 * 4
+    assert measurements(around["forward"]["reference"])["input_memory"]["rounds"] == [[size]]
+
+
+def test_the_task_is_learned(around: Any) -> None:
+    assert around["accuracy"] > 0.8
+
+
+def test_the_plan_has_five_lengths_of_both_executions(around: Any) -> None:
+    assert around["cases"] == 10
