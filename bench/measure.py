@@ -54,27 +54,34 @@ def measure(order: Order, progress: Progress) -> Finished:
         JournalError: the journal cannot be written, or belongs to other code or hardware.
         KeyboardInterrupt: after the running case was stopped; the journal can be resumed.
     """
-    progress.note("measuring the machine's own limits")
-    environment, ceilings = launch.measure_machine(order.device, order.threads)
-    code = checkout()
-    header = Header(
-        plan=order.plan,
-        environment=environment,
-        ceilings=ceilings,
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        suite_version=code.version,
-        commit=code.commit,
-        dirty=code.dirty or bool(outside_files()),
-        only=order.only,
-        variants=describe_variants(order.plan),
-        variant_files=tuple(str(path) for path in outside_files()),
-    )
+    header = described(order.plan, order.device, order.threads, order.only, progress)
     folder = order.results.parent / JOURNALS
     with _resumed(folder, header) if order.resume else _fresh(folder, header) as journal:
         executor(order.executor).run(order.plan, journal, order.device, progress)
         finished = _written(order, journal)
         journal.path.rename(_done(journal.path))
     return finished
+
+
+def described(
+    plan: Plan, device: DeviceKind, threads: int, only: str | None, progress: Progress
+) -> Header:
+    """Read the machine, measure its limits, and say what is about to run."""
+    progress.note("measuring the machine's own limits")
+    environment, ceilings = launch.measure_machine(device, threads)
+    code = checkout()
+    return Header(
+        plan=plan,
+        environment=environment,
+        ceilings=ceilings,
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        suite_version=code.version,
+        commit=code.commit,
+        dirty=code.dirty or bool(outside_files()),
+        only=only,
+        variants=describe_variants(plan),
+        variant_files=tuple(str(path) for path in outside_files()),
+    )
 
 
 def unfinished(folder: Path) -> tuple[Path, ...]:
