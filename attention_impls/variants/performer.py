@@ -24,7 +24,7 @@ the two differ, see `deviations`.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -110,7 +110,9 @@ class PerformerMix(nn.Module):
         self.epsilon = _EPSILON[self.map]
         if options.epsilon is not None and self.map != "none":
             self.epsilon = options.epsilon
-        if self.map != "none":
+        if self.map == "none":
+            self.register_load_state_dict_pre_hook(_drop_unused_projection)
+        else:
             features = feature_count(shape.head_dim, options)
             self.register_buffer("projection", random_projection(features, shape.head_dim, options))
 
@@ -171,6 +173,16 @@ class PerformerMix(nn.Module):
 
     def _project(self, heads: Heads) -> Features:
         return heads @ (self.projection.to(heads.dtype) * self.scale).T
+
+
+def _drop_unused_projection(
+    module: nn.Module,  # noqa: ARG001
+    state_dict: dict[str, Any],
+    prefix: str,
+    *_unused: Any,
+) -> None:
+    """A published layer without random features keeps a matrix that it does not use."""
+    state_dict.pop(f"{prefix}projection", None)
 
 
 def _positive(
