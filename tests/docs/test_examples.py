@@ -29,7 +29,21 @@ def outcome(backend, passes):
     case = workload_case('efficient', backend, image(224), dtype='float32', passes=passes)
     return to_json(visit(case, 0, quick, 'cpu').outcome)
 
+from bench.executors import local, patient
+
+loads, told, ran = [2.0, 0.9, 0.0], [], []
+patient.foreign_load = lambda seconds: loads.pop(0)
+patient.time.sleep = lambda seconds: None
+local.run = lambda *given: ran.append(given)
+
+class Told:
+    def note(self, text):
+        told.append(text)
+
+patient.EXECUTOR.run(plan, 'journal', 'cpu', Told())
+
 print(json.dumps({
+    'waits': [told, len(ran), loads],
     'forward': {b: outcome(b, 'forward') for b in ('reference', 'inplace')},
     'training': {b: outcome(b, 'forward_backward') for b in ('reference', 'inplace')},
     'accuracy': task('brighter_half').run(load('efficient'), None, 0, 'cpu').accuracy,
@@ -115,6 +129,12 @@ def test_the_metric_counts_the_input(around: Any) -> None:
 
 def test_the_task_is_learned(around: Any) -> None:
     assert around["accuracy"] > 0.8
+
+
+def test_the_executor_waits_while_others_use_the_machine(around: Any) -> None:
+    notes, runs, loads_left = around["waits"]
+    assert notes == ["waiting: others use 2.0 CPUs", "waiting: others use 0.9 CPUs"]
+    assert (runs, loads_left) == (1, [])
 
 
 def test_the_plan_has_five_lengths_of_both_executions(around: Any) -> None:
