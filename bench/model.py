@@ -40,6 +40,8 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Number = int | float
+Samples = Annotated[tuple[Number, ...], Field(min_length=1)]
+Medians = Annotated[tuple[Positive, ...], Field(min_length=1)]
 Scalar = bool | int | float | str
 DType = Literal["float32", "bfloat16", "float16"]
 Passes = Literal["forward", "forward_backward"]
@@ -240,7 +242,7 @@ class Measured:
     kind: Literal["measured"] = "measured"
     metric: Name
     """File name of the metric."""
-    rounds: Annotated[tuple[tuple[Number, ...], ...], Field(min_length=1)]
+    rounds: Annotated[tuple[Samples, ...], Field(min_length=1)]
     """Samples of each round; metrics that cannot vary have one round with one sample."""
 
 
@@ -422,7 +424,7 @@ class RepeatedCase:
 
     case: Case
     """What was repeated."""
-    latencies_s: Annotated[tuple[tuple[Positive, ...], ...], Field(min_length=1)]
+    latencies_s: Annotated[tuple[Medians, ...], Field(min_length=1)]
     """One tuple a round, one entry a visit, in the order of the visits."""
 
 

@@ -30,11 +30,12 @@ _OVERHEAD_S = 3e-5
 def _flops(under: RunUnderTest) -> Iterator[Fault]:
     for one in under.records:
         found = one.summary("flops")
-        if found is None or one.spec is None or one.shape is None or one.options is None:
+        call = one.computable
+        if found is None or call is None:
             continue
         core = one.case.level == "core"
-        formula = one.spec.core_flops if core else one.spec.flops
-        expected = formula(one.shape, one.options)
+        formula = call.spec.core_flops if core else call.spec.flops
+        expected = formula(call.shape, call.options)
         if found.value != expected:
             yield one.fault(f"flops is {found.value:.0f}, the variant's formula gives {expected}")
 
@@ -42,10 +43,11 @@ def _flops(under: RunUnderTest) -> Iterator[Fault]:
 def _parameters(under: RunUnderTest) -> Iterator[Fault]:
     for one in under.records:
         found = one.summary("parameters")
-        if found is None or one.spec is None or one.shape is None or one.options is None:
+        call = one.computable
+        if found is None or call is None:
             continue
-        shape = one.shape.with_batch(1)
-        expected = parameters_of(one.spec.name, one.options, shape, one.case.level)
+        shape = call.shape.with_batch(1)
+        expected = parameters_of(call.spec.name, call.options, shape, one.case.level)
         if found.value != expected:
             yield one.fault(f"parameters is {found.value:.0f}, the built layer has {expected}")
 
@@ -53,9 +55,10 @@ def _parameters(under: RunUnderTest) -> Iterator[Fault]:
 def _state(under: RunUnderTest) -> Iterator[Fault]:
     for one in under.records:
         found = one.summary("state_floats")
-        if found is None or one.spec is None or one.shape is None or one.options is None:
+        call = one.computable
+        if found is None or call is None:
             continue
-        expected = one.spec.state_floats(one.shape, one.options)
+        expected = call.spec.state_floats(call.shape, call.options)
         if found.value != expected:
             yield one.fault(f"state_floats is {found.value:.0f}, the formula gives {expected}")
 
@@ -173,7 +176,7 @@ def _slopes(under: RunUnderTest) -> Iterator[Fault]:
         if fit is None or spec is None or options is None or fit.points < 3:
             continue
         most = max(1.0, spec.order(options)) + 0.6
-        if fit.low > most or fit.high < 0.5:
+        if not 0.5 <= fit.value <= most:
             yield series[-1][1].fault(
                 f"latency grows as tokens to the power {fit.value:.2f}, expected 0.5 to {most:.1f}"
             )

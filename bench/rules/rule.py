@@ -7,7 +7,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from attention_impls.registry import load, names
+from attention_impls.registry import UnknownName, load
 from attention_impls.shapes import AttentionShape, Grid
 from bench import roofline
 from bench.catalogue import streams_of
@@ -44,6 +44,15 @@ class Fault:
 
     file: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Computable:
+    """A call whose costs can be computed again."""
+
+    spec: "AttentionSpec"
+    options: Any
+    shape: AttentionShape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,15 +115,24 @@ class RecordUnderTest:
     @property
     def spec(self) -> "AttentionSpec | None":
         """The variant, if the tree has it at the revision that was measured."""
-        if self.case.variant not in names():
+        try:
+            found = load(self.case.variant)
+        except UnknownName:
             return None
-        found = load(self.case.variant)
         return found if found.revision == self.record.variant_revision else None
 
     @property
     def options(self) -> Any:
         """The variant's options of this case; None where they are not its options."""
         return None if self.spec is None else options_of(self.spec, self.case.options)
+
+    @property
+    def computable(self) -> "Computable | None":
+        """What formulas need; None where the variant, its options or the shape are not valid."""
+        spec, options, shape = self.spec, self.options, self.shape
+        if spec is None or options is None or shape is None or spec.unsupported(shape, options):
+            return None
+        return Computable(spec, options, shape)
 
     def fault(self, message: str) -> Fault:
         """Return a fault that names this record."""
@@ -233,11 +251,12 @@ def parameters_of(variant: str, options: Any, shape: AttentionShape, level: Leve
 
 def floor_of(under: RunUnderTest, one: RecordUnderTest) -> roofline.Floor | None:
     """Least time that the machine of this run needs for one call; None if not known."""
-    if one.spec is None or one.workload is None or one.shape is None or one.options is None:
+    call, workload = one.computable, one.workload
+    if call is None or workload is None:
         return None
-    spec, workload, shape = one.spec, one.workload, one.shape
-    work = (spec.core_flops if one.case.level == "core" else spec.flops)(shape, one.options)
-    parameters = parameters_of(spec.name, one.options, shape.with_batch(1), one.case.level)
+    spec, shape = call.spec, call.shape
+    work = (spec.core_flops if one.case.level == "core" else spec.flops)(shape, call.options)
+    parameters = parameters_of(spec.name, call.options, shape.with_batch(1), one.case.level)
     moved = roofline.least_bytes(
         workload,
         batch=shape.batch,

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Iterator
+from functools import cache
 
 from bench.metric import Unit, metrics
 from bench.model import (
+    DeviceKind,
     DType,
     Frontier,
     Ok,
@@ -58,8 +60,6 @@ def _rounds(under: RunUnderTest) -> Iterator[Fault]:
             rounds = protocol.rounds if metric.every_round and timed else 1
             if len(measured.rounds) != rounds:
                 yield one.fault(f"{name} has {len(measured.rounds)} rounds, must have {rounds}")
-            if not all(measured.rounds):
-                yield one.fault(f"{name} has a round without samples")
             most = max(len(samples) for samples in measured.rounds)
             if most > protocol.most_samples:
                 yield one.fault(
@@ -205,7 +205,7 @@ def _plan_that_ran(under: RunUnderTest) -> Plan | None:
     asked: list[tuple[DType, ...]] = [(), tuple(dtypes)]
     asked.extend((dtype,) for dtype in dtypes)
     for choice in asked:
-        plan = load_plan(run.plan, everything(run.environment.device, choice or None))
+        plan = _plan(run.plan, run.environment.device, choice)
         if run.only is not None:
             try:
                 plan = only(plan, run.only)
@@ -214,6 +214,11 @@ def _plan_that_ran(under: RunUnderTest) -> Plan | None:
         if plan.digest == run.plan_digest:
             return plan
     return None
+
+
+@cache
+def _plan(name: str, device: DeviceKind, dtypes: tuple[DType, ...]) -> Plan:
+    return load_plan(name, everything(device, dtypes or None))
 
 
 def _reasons(under: RunUnderTest) -> Iterator[Fault]:

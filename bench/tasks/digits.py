@@ -54,5 +54,6 @@ TASK = Task(
     ),
     revision=1,
     chance=0.1,
+    test_items=360,
     run=run,
 )
