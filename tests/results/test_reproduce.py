@@ -1,0 +1,134 @@
+"""Published rows found, repeated and judged; runs compared."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from results_in_memory import run_with_latency
+from sample_run import sample_environment, write_sample
+
+from attention_impls.registry import UnknownName
+from bench.model import Measured, NotRun, Ok, Record
+from bench.reproduce import (
+    Published,
+    compare_runs,
+    environment_differences,
+    find_row,
+    judge,
+    repeat_plan,
+)
+from bench.submission import write_run
+
+ROW = "softmax/reference/layer/b1/32x32/h3d64/float32/forward#"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("results")
+    write_sample(root)
+    write_sample(root, created="2026-02-02T03:04:05Z")
+    return root
+
+
+def timed(record: Record, factor: float) -> Record:
+    assert isinstance(record.outcome, Ok)
+    measurements = tuple(
+        replace(m, rounds=tuple(tuple(factor * s for s in r) for r in m.rounds))
+        if isinstance(m, Measured) and m.metric in ("latency", "accuracy")
+        else m
+        for m in record.outcome.measurements
+    )
+    return replace(record, outcome=replace(record.outcome, measurements=measurements))
+
+
+def test_a_row_is_found_by_id_start_or_digits(root: Path) -> None:
+    found = find_row(root, ROW)
+    case_id = found.record.case.id
+    assert find_row(root, case_id) == found
+    assert find_row(root, case_id[-8:]) == found
+    assert find_row(root, case_id[-9:]) == found
+    assert found.run.created == "2026-02-02T03:04:05Z"
+
+
+def test_a_row_that_is_not_there_gets_the_nearest(root: Path) -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'softmax/"):
+        find_row(root, find_row(root, ROW).record.case.id.replace("32x32", "32x33"))
+
+
+def test_several_rows_are_listed(root: Path) -> None:
+    with pytest.raises(ValueError, match="give more of the id:\n  softmax/"):
+        find_row(root, "softmax/")
+
+
+def test_the_plan_has_the_row_and_its_protocol(root: Path) -> None:
+    found = find_row(root, ROW)
+    plan = repeat_plan(found)
+    assert plan.cases == (found.record.case,)
+    assert plan.protocol == found.run.protocol
+
+
+@pytest.mark.parametrize(
+    ("factor", "agreement"),
+    [(1.0, "within the interval"), (1.005, "within the interval"), (0.5, "faster"), (2, "slower")],
+)
+def test_verdicts(root: Path, factor: float, agreement: str) -> None:
+    found = find_row(root, ROW)
+    judged = judge(found, found.run.environment, timed(found.record, factor))
+    assert judged.agreement == agreement
+    assert judged.agrees == (agreement == "within the interval")
+    assert judged.differences == ()
+    assert "published" in judged.words
+
+
+def test_a_better_accuracy_is_another_result(root: Path) -> None:
+    found = find_row(root, "softmax/reference/model/digits/seed0")
+    assert judge(found, found.run.environment, found.record).agrees
+    assert not judge(found, found.run.environment, timed(found.record, 0.9)).agrees
+
+
+def test_failures_repeat_too(root: Path) -> None:
+    found = find_row(root, ROW)
+    failed = replace(found.record, outcome=NotRun(reason="no time"))
+    published = Published(run=found.run, record=failed)
+    assert judge(published, found.run.environment, failed).agreement == "same outcome"
+    other = judge(found, found.run.environment, failed)
+    assert other.agreement == "other outcome"
+    assert "not_run (no time)" in other.words
+
+
+def test_environment_differences_are_listed() -> None:
+    one = sample_environment()
+    two = replace(one, torch="2.99.0", settings={**one.settings, "tf32": True, "new": 1})
+    assert list(environment_differences(one, two)) == [
+        "torch: 2.13.0 -> 2.99.0", "settings.new: None -> 1", "settings.tf32: False -> True",
+    ]  # fmt: skip
+    assert list(environment_differences(one, one)) == []
+
+
+def test_two_runs_are_compared(tmp_path: Path) -> None:
+    base, fast = run_with_latency(1.0, "2026-01-02"), run_with_latency(0.5, "2026-02-02")
+    for stored in (base, fast):
+        write_run(tmp_path, stored.run, stored.files)
+    text = compare_runs(tmp_path, base.run.run_id, fast.run.run_id)
+    assert "B is" in text
+    assert ", 0 slower, 0 undecided" in text
+    line = next(line for line in text.splitlines() if ROW in line)
+    assert line.split()[:3] == ["0.500", line.split()[1], "faster"]
+    same = compare_runs(tmp_path, base.run.run_id, base.run.run_id)
+    assert "B is 0 faster, 0 slower" in same
+
+
+def test_changed_outcomes_are_said(tmp_path: Path) -> None:
+    base = run_with_latency(1.0, "2026-01-02")
+    failed = tuple(replace(r, outcome=NotRun(reason="x")) for r in base.files[0].records)
+    other = replace(base.run, created="2026-03-02T03:04:05Z")
+    write_run(tmp_path, base.run, base.files)
+    write_run(tmp_path, other, (replace(base.files[0], records=failed),))
+    assert "outcome ok -> not_run" in compare_runs(tmp_path, "20260102", "20260302")
+
+
+def test_runs_without_a_common_case_cannot_be_compared(tmp_path: Path) -> None:
+    write_sample(tmp_path, variants=("softmax",))
+    write_sample(tmp_path, variants=("inline",), created="2026-03-02T03:04:05Z")
+    with pytest.raises(ValueError, match="no case in common"):
+        compare_runs(tmp_path, "20260102", "20260302")
