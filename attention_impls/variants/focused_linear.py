@@ -37,7 +37,7 @@ from attention_impls.spec import AttentionSpec, Paper, StateDict, Traits
 
 Queries = Float[Tensor, "batch heads tokens head_dim"]
 Keys = Float[Tensor, "batch heads keys head_dim"]
-PerHead = Float[Tensor, "heads 1 head_dim"]
+PerChannel = Float[Tensor, "1 1 #channels"]
 Stream = Float[Tensor, "batch tokens channels"]
 
 EPSILON = 1e-6
@@ -119,62 +119,56 @@ class FocusedLinearMix(nn.Module):
                 "encoding; build for this grid, or with position_encoding=False"
             )
         keys = k.shape[2]
-        inverse = self.inverse_scale(k)
+        inverse = self.inverse_scale(v)
         floor = inverse * EPSILON
         v = v.contiguous()
 
         sharp_k, gain_k = self.focused(k, self.key_shift(inverse, floor), inverse, floor)
         sharp_k = sharp_k * gain_k
-        state, mean_k = key_value_mean(sharp_k, v), sharp_k.mean(2).unsqueeze(-1)
+        mean_k = split_heads(sharp_k.mean(1, keepdim=True), k).mT
+        state = key_value_mean(split_heads(sharp_k, k), v)
 
         # the gain of a query multiplies numerator and denominator: it is left to epsilon alone
         sharp_q, gain_q = self.focused(q, floor, inverse, floor)
-        sharp_q = sharp_q.contiguous()
+        sharp_q = split_heads(sharp_q, q).contiguous()
         epsilon = EPSILON if self.mean_denominator else EPSILON / keys
         accumulator = torch.promote_types(q.dtype, torch.float32)
-        denominator = (sharp_q @ mean_k).to(accumulator) + epsilon / gain_q.to(accumulator)
-        out = (sharp_q @ state).div_(denominator)
+        added = (epsilon / gain_q.to(accumulator)).unsqueeze(1)
+        out = (sharp_q @ state).div_((sharp_q @ mean_k).to(accumulator) + added)
         if self.dwc is None:
             return out
         if keys != grid.tokens:
             v = stretched(v, grid.tokens)
         return out.add_(convolve_heads(v, self.dwc.weight, self.dwc.bias, grid))
 
-    def inverse_scale(self, k: Keys) -> PerHead:
-        """1 / softplus(sigma) for each channel; ones without a learned scale."""
-        heads, head_dim = k.shape[1], k.shape[3]
-        if self.scale is None:
-            return k.new_ones(heads, 1, head_dim)
-        return F.softplus(self.scale).reciprocal().view(heads, 1, head_dim)
+    def inverse_scale(self, like: Tensor) -> PerChannel:
+        """1 / softplus(sigma); one, of the dtype of `like`, where nothing is learned."""
+        return like.new_ones(1, 1, 1) if self.scale is None else F.softplus(self.scale).reciprocal()
 
     def key_shift(
-        self, inverse: PerHead, floor: PerHead
-    ) -> PerHead | Float[Tensor, "1 heads keys head_dim"]:
+        self, inverse: PerChannel, floor: PerChannel
+    ) -> PerChannel | Float[Tensor, "1 keys channels"]:
         """Everything added to a key before it is rectified, in units of its features."""
         if self.positional_encoding is None:
             return floor
-        heads, _, head_dim = inverse.shape
-        position = self.positional_encoding.unflatten(2, (heads, head_dim)).transpose(1, 2)
-        return torch.addcmul(floor, position, inverse)
+        return torch.addcmul(floor, self.positional_encoding, inverse)
 
     def focused(
-        self, x: Tensor, shift: Tensor, inverse: PerHead, floor: PerHead
-    ) -> tuple[Tensor, Tensor]:
+        self, heads: Queries, shift: Tensor, inverse: PerChannel, floor: PerChannel
+    ) -> tuple[Stream, Float[Tensor, "batch tokens 1"]]:
         """Return a^p and the number for each token that makes its norm that of a.
 
         (relu(x) + 1e-6) / softplus(sigma) is max(x inverse + shift, floor): two passes, not four.
-
-        Returns:
-            [batch, heads, tokens, head_dim] and [batch, 1, tokens, 1]. Where a^p could leave the
-            range of the dtype, a is divided by its largest element first.
+        Where a^p could leave the range of the dtype, a is divided by its largest element first.
         """
+        x = merge_heads(heads)
         features = torch.addcmul(shift, x, inverse).clamp_(min=floor)
-        norm = _token_norm(features)
+        norm = torch.linalg.vector_norm(features, dim=2, keepdim=True)
         plain = self.power <= LARGEST_PLAIN_POWER and x.dtype in (torch.float32, torch.float64)
         if not plain:
-            features = features / features.amax((1, 3), keepdim=True)
+            features = features / features.amax(2, keepdim=True)
         powers = features.pow(self.power)
-        return powers, norm / _token_norm(powers)
+        return powers, norm / torch.linalg.vector_norm(powers, dim=2, keepdim=True)
 
 
 class ReducedMultiHead(MultiHead):
@@ -210,16 +204,17 @@ class ReducedMultiHead(MultiHead):
         return self.out(merge_heads(self.mix(q, k, v, x, grid)))
 
 
+def split_heads(
+    x: Float[Tensor, "batch some channels"], like: Keys
+) -> Float[Tensor, "batch heads some head_dim"]:
+    """[batch, tokens, channels] -> [batch, heads, tokens, head_dim], heads as in `like`."""
+    return x.unflatten(2, (like.shape[1], like.shape[3])).transpose(1, 2)
+
+
 def stretched(v: Keys, tokens: int) -> Queries:
     """Interpolate linearly along the sequence of tokens, as the authors' code does."""
     lines = v.flatten(0, 1).mT
     return F.interpolate(lines, size=tokens, mode="linear").mT.unflatten(0, v.shape[:2])
-
-
-def _token_norm(x: Tensor) -> Tensor:
-    """Euclidean norm of each token over heads and head_dim: [batch, 1, tokens, 1]."""
-    by_head = torch.linalg.vector_norm(x, dim=3, keepdim=True)
-    return torch.linalg.vector_norm(by_head, dim=1, keepdim=True)
 
 
 def key_tokens(grid: Grid, options: FocusedLinearOptions) -> int:

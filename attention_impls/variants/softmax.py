@@ -96,8 +96,8 @@ SPEC = AttentionSpec(
     deviations=(
         "The queries are scaled instead of the scores: the same function, fewer operations.",
         (
-            "In half precision the softmax is computed in float32 and its weights are rounded to the "
-            "dtype of the inputs."
+            "In half precision the softmax is computed in float32 and its weights are rounded to "
+            "the dtype of the inputs."
         ),
     ),
     scaling="There is nothing to scale; cost and memory grow with the square of the tokens.",
