@@ -1,4 +1,4 @@
-"""nystromformer against the authors' code (mlpen/Nystromformer) and lucidrains/nystrom-attention."""
+"""nystromformer against the authors' code (mlpen/Nystromformer) and lucidrains' package."""
 
 from dataclasses import replace
 from typing import Any
