@@ -1,0 +1,349 @@
+"""The site as files: the same bytes twice, complete, whole, light, and true to its table."""
+
+import gzip
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pandas
+import plotly.graph_objects
+import pytest
+from leaderboard.build import BuildError, Site, build
+from sample_site import sample_table, write_site_sample
+
+from bench.table import LeaderboardTable, Refused, VariantEntry
+
+_PAGE_LIMIT_BYTES = 150_000
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> LeaderboardTable:
+    return sample_table(write_site_sample(tmp_path_factory.mktemp("results")))
+
+
+@pytest.fixture(scope="module")
+def site(table: LeaderboardTable, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return build(table, tmp_path_factory.mktemp("built") / "site")
+
+
+class Reader(HTMLParser):
+    """Everything that a check needs to know about one document."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def values(self, attribute: str) -> list[str]:
+        return [a[attribute] or "" for _, a in self.tags if attribute in a]
+
+
+@cache
+def read(site: Site, path: str) -> Reader:
+    return Reader((site.out / path).read_text("utf-8"))
+
+
+def documents(site: Site) -> list[str]:
+    return [f.path for f in site.files if f.path.endswith(".html")]
+
+
+@cache
+def ids_in(path: Path) -> frozenset[str]:
+    return frozenset(Reader(path.read_text("utf-8")).values("id"))
+
+
+def dead_ends(out: Path, path: str, text: str) -> list[str]:
+    """Links and assets of one document that lead nowhere within the site."""
+    reader = Reader(text)
+    found: list[str] = []
+    for address in (*reader.values("href"), *reader.values("src"), *reader.values("data-plotly")):
+        parts = urlsplit(address)
+        if parts.scheme in ("http", "https"):
+            continue
+        target = (out / path).parent / parts.path if parts.path else out / path
+        if not target.resolve().is_file() or (
+            parts.fragment and parts.fragment not in ids_in(target)
+        ):
+            found.append(address)
+    return found
+
+
+def test_the_same_table_gives_the_same_bytes(
+    table: LeaderboardTable, site: Site, tmp_path: Path
+) -> None:
+    again = build(table, tmp_path / "again")
+    assert again.files == site.files
+    for file in site.files:
+        assert (again.out / file.path).read_bytes() == (site.out / file.path).read_bytes()
+
+
+def test_another_table_gives_other_bytes(
+    table: LeaderboardTable, site: Site, tmp_path: Path
+) -> None:
+    rows = table.rows.copy()
+    rows.loc[rows.metric == "latency", "value"] *= 2
+    other = build(replace(table, rows=rows), tmp_path / "other")
+    assert {f.path for f in other.files} == {f.path for f in site.files}
+    assert other.files != site.files
+
+
+def test_every_page_is_there(site: Site) -> None:
+    expected = {
+        "index.html", "leaderboard.html", "scaling.html", "memory.html", "flops.html",
+        "accuracy.html", "methodology.html", "data.html", "variants/index.html",
+        "variants/softmax.html", "machines/index.html", "machines/sample-cpu.html",
+        "leaderboard/sample-cpu.html", "leaderboard/sample-gpu-cpu.html",
+    }  # fmt: skip
+    assert expected <= set(documents(site))
+
+
+def test_no_link_is_dead(site: Site) -> None:
+    for path in documents(site):
+        text = (site.out / path).read_text("utf-8")
+        assert dead_ends(site.out, path, text) == [], path
+    assert dead_ends(site.out, "index.html", '<a href="gone.html">x</a><a href="#none">y</a>') == [
+        "gone.html",
+        "#none",
+    ]
+
+
+def outside(text: str) -> list[str]:
+    """Things a document would load or run from elsewhere, or inline."""
+    found: list[str] = []
+    for tag, attributes in Reader(text).tags:
+        loaded = attributes.get("src") or (attributes.get("href") if tag in ("link", "use") else "")
+        if loaded and urlsplit(loaded).scheme:
+            found.append(loaded)
+        kind = attributes.get("type")
+        if tag == "script" and "src" not in attributes and kind != "application/json":
+            found.append("inline script")
+        found += [name for name in attributes if name.startswith("on")]
+    policies = [
+        a.get("content") or ""
+        for tag, a in Reader(text).tags
+        if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"
+    ]
+    if not any("default-src 'none'; script-src 'self';" in policy for policy in policies):
+        found.append("no content security policy")
+    return found
+
+
+def test_nothing_comes_from_elsewhere(site: Site) -> None:
+    for path in documents(site):
+        assert outside((site.out / path).read_text("utf-8")) == [], path
+    bad = '<script src="https://x.example/a.js"></script><script>1</script><p onclick="a()">'
+    assert outside(bad) == [
+        "https://x.example/a.js", "inline script", "onclick", "no content security policy",
+    ]  # fmt: skip
+
+
+def test_static_files_ask_no_other_host(site: Site) -> None:
+    own = [f.path for f in site.files if f.path.startswith("static/") and "/vendor/" not in f.path]
+    assert len(own) >= 6
+    for path in own:
+        text = (site.out / path).read_text("utf-8")
+        assert not re.findall(r"(?:https?:)?//[a-z]", text.replace("http://www.w3.org", "")), path
+
+
+def test_ids_are_unique(site: Site) -> None:
+    for path in documents(site):
+        counts = Counter(read(site, path).values("id"))
+        assert [i for i, n in counts.items() if n > 1] == [], path
+
+
+def test_pages_are_light(site: Site) -> None:
+    for path in documents(site):
+        size = len(gzip.compress((site.out / path).read_bytes(), mtime=0))
+        assert size <= _PAGE_LIMIT_BYTES, f"{path}: {size} bytes gzipped"
+    for name, limit in (("static/site.css", 10_000), ("static/figures.js", 10_000)):
+        assert len(gzip.compress((site.out / name).read_bytes(), mtime=0)) <= limit
+
+
+def test_every_number_of_latency_is_on_the_leaderboard(table: LeaderboardTable, site: Site) -> None:
+    """Complete without scripts: each case has its row, and the sort key is the value itself."""
+    reader = read(site, "leaderboard/sample-cpu.html")
+    shown = {float(v) for v in reader.values("data-order") if re.fullmatch(r"[0-9.e-]+", v)}
+    rows = table.rows
+    mine = rows[(rows.hardware_id == "sample-cpu") & (rows.metric == "latency")]
+    mine = mine[mine.batch_policy == "one"]
+    assert len(mine) > 100
+    assert {v for v in mine.value if v not in shown} == set()
+    assert -1.0 not in shown
+    for case_id in rows[(rows.hardware_id == "sample-cpu") & rows.dtype.notna()].case_id.unique():
+        if "frontier" not in case_id:
+            assert f"attnbench repro '{case_id}'" in reader.text
+
+
+def test_failures_are_words(table: LeaderboardTable, site: Site) -> None:
+    text = read(site, "machines/sample-cpu.html").text
+    words = ("out of memory", "timed out", "crashed", "incorrect", "unsupported", "not run")
+    for word in words:
+        assert word in text
+    leaderboard = read(site, "leaderboard/sample-cpu.html").text
+    for word in words:
+        assert word in leaderboard
+    assert set(table.rows.outcome) > {"ok", "out_of_memory"}
+
+
+def test_no_sentinel_and_no_nan(site: Site) -> None:
+    for path in documents(site):
+        text = read(site, path).text
+        assert not re.search(r"\b(nan|NaN|NaT|inf|None|<NA>|Undefined)\b", text), path
+
+
+def test_marks_of_rows(site: Site) -> None:
+    text = read(site, "leaderboard/sample-gpu-cpu.html").text
+    assert "busy machine" in text
+    assert "implausible" in text
+    assert "stale" in text
+    assert "busy machine" not in read(site, "leaderboard/sample-cpu.html").text
+
+
+def test_figures_are_valid_for_plotly(site: Site) -> None:
+    drawn = 0
+    for path in ("scaling.html", "accuracy.html", "memory.html", "flops.html"):
+        text = (site.out / path).read_text("utf-8")
+        for block in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text):
+            drawing = json.loads(re.sub(r'"@[a-z0-9-]+"', '"#123456"', block))
+            figure = plotly.graph_objects.Figure(drawing["data"], drawing["layout"])
+            assert len(figure.data) == len(drawing["data"])
+            drawn += 1
+    assert drawn >= 10
+    with pytest.raises(ValueError, match="nonsense"):
+        plotly.graph_objects.Figure([{"type": "scatter", "nonsense": 1}])
+
+
+def test_each_figure_has_finding_data_and_file(site: Site) -> None:
+    text = (site.out / "scaling.html").read_text("utf-8")
+    figures = re.findall(r"<figure.*?</figure>", text, flags=re.DOTALL)
+    assert figures
+    for figure in figures:
+        assert re.search(r'<span class="finding">[^<]{20,}</span>', figure)
+        assert "<summary>Show data</summary>" in figure
+        link = re.search(r'class="csv" href="([^"]+)"', figure)
+        assert link is not None
+        assert (site.out / link[1]).read_text("utf-8").startswith("variant,series,")
+
+
+def test_downloads_hold_every_row(table: LeaderboardTable, site: Site) -> None:
+    again = pandas.read_csv(site.out / "data/results.csv")
+    assert len(again) == len(table.rows)
+    assert list(again.columns) == list(table.rows.columns)
+    numbers = again.value.dropna().tolist()
+    assert numbers == table.rows.value.dropna().tolist()
+    records = json.loads((site.out / "data/results.json").read_text("utf-8"))
+    assert len(records) == len(table.rows)
+    for entry in table.runs:
+        copied = site.out / "data/results" / entry.folder / "run.json"
+        assert copied.read_bytes() == (table.root / entry.folder / "run.json").read_bytes()
+
+
+# Nothing, or little, to show ----------------------------------------------------------------------
+
+
+def only(table: LeaderboardTable, keep: pandas.Series, **changes: object) -> LeaderboardTable:
+    rows = table.rows[keep].reset_index(drop=True)
+    return replace(table, rows=rows, **changes)
+
+
+def nothing(table: LeaderboardTable) -> LeaderboardTable:
+    return only(
+        table, table.rows.value > 1e300, history=table.history[:0], machines=(), runs=(),
+        reported=(), refused=(),
+    )  # fmt: skip
+
+
+def test_no_results_at_all(table: LeaderboardTable, tmp_path: Path) -> None:
+    site = build(nothing(table), tmp_path / "site")
+    assert "No results yet." in read(site, "index.html").text
+    assert "nox -s bench" in read(site, "index.html").text
+    assert "No machine has been measured yet." in read(site, "machines/index.html").text
+    assert "No results yet." in read(site, "variants/softmax.html").text
+    for path in documents(site):
+        assert dead_ends(site.out, path, (site.out / path).read_text("utf-8")) == [], path
+
+
+def test_not_even_variants(table: LeaderboardTable, tmp_path: Path) -> None:
+    bare = replace(nothing(table), variants=(), tasks=(), columns=())
+    assert "no variants" in read(build(bare, tmp_path / "site"), "variants/index.html").text
+
+
+def test_one_machine(table: LeaderboardTable, tmp_path: Path) -> None:
+    one = only(
+        table, table.rows.hardware_id == "sample-cpu",
+        machines=tuple(m for m in table.machines if m.hardware_id == "sample-cpu"),
+        runs=tuple(r for r in table.runs if r.run.environment.hardware_id == "sample-cpu"),
+    )  # fmt: skip
+    site = build(one, tmp_path / "site")
+    assert "Machine: " not in read(site, "leaderboard.html").text
+    assert "1 run on 1 machine" in read(site, "index.html").text
+
+
+def test_a_variant_without_results(table: LeaderboardTable, tmp_path: Path) -> None:
+    newcomer: VariantEntry = replace(table.variants[0], name="newcomer", title="Newcomer")
+    site = build(replace(table, variants=(*table.variants, newcomer)), tmp_path / "site")
+    assert "No results yet." in read(site, "variants/newcomer.html").text
+    assert "no results yet" in read(site, "variants/index.html").text
+
+
+def test_a_variant_that_is_gone(table: LeaderboardTable, tmp_path: Path) -> None:
+    left = tuple(v for v in table.variants if v.name != "performer")
+    site = build(replace(table, variants=left), tmp_path / "site")
+    assert "no longer in the tree" in read(site, "variants/performer.html").text
+
+
+def test_everything_failed(table: LeaderboardTable, tmp_path: Path) -> None:
+    site = build(only(table, table.rows.outcome != "ok"), tmp_path / "site")
+    home = read(site, "index.html").text
+    assert "none has a ranked result here" in home
+    for path in documents(site):
+        assert outside((site.out / path).read_text("utf-8")) == [], path
+
+
+def test_refused_files_are_listed(table: LeaderboardTable, tmp_path: Path) -> None:
+    bad = replace(
+        nothing(table), refused=(Refused(path="x/run.json", reason="schema: 9 is too new"),)
+    )
+    text = read(build(bad, tmp_path / "site"), "data.html").text
+    assert "x/run.json" in text
+    assert "schema: 9 is too new" in text
+
+
+# Where it is written ------------------------------------------------------------------------------
+
+
+def test_a_built_site_is_replaced(table: LeaderboardTable, tmp_path: Path) -> None:
+    site = build(nothing(table), tmp_path / "site")
+    (site.out / "left-over.html").write_text("old")
+    build(nothing(table), tmp_path / "site")
+    assert not (site.out / "left-over.html").exists()
+
+
+def test_a_foreign_folder_is_left_alone(table: LeaderboardTable, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(BuildError, match="not empty and not a built site"):
+        build(nothing(table), tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
