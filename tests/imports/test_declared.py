@@ -1,0 +1,83 @@
+"""Whatever is imported is declared in pyproject.toml, so that a fresh install has it."""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TABLE = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+OURS = {"attention_impls", "bench", "leaderboard", *(p.stem for p in (ROOT / "tests").iterdir())}
+IMPORT_NAMES = {
+    "import-linter": "importlinter",
+    "nvidia-ml-py": "pynvml",
+    "pytest-benchmark": "pytest_benchmark",
+    "scikit-learn": "sklearn",
+}
+"""Distributions that are imported under another name."""
+OPTIONAL = {"triton"}
+"""What torch brings on some platforms; code that uses it says so when it is missing."""
+
+
+def declared(*requirement_lists: Iterable[str]) -> set[str]:
+    names = (re.split(r"[\[<>=! ]", line)[0] for line in chain(*requirement_lists))
+    return {IMPORT_NAMES.get(name, name) for name in names}
+
+
+RUNTIME = declared(TABLE["project"]["dependencies"])
+TESTING = RUNTIME | declared(TABLE["dependency-groups"]["tests"])
+
+
+def imported(text: str) -> set[str]:
+    """Top-level packages that a source imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    lazy = re.findall(r"""\bimport_module\(["']([A-Za-z]\w*)""", text)
+    return found | set(lazy)
+
+
+def undeclared(text: str, allowed: set[str]) -> set[str]:
+    return imported(text) - allowed - OURS - OPTIONAL - set(sys.stdlib_module_names)
+
+
+def sources(*folders: str) -> dict[str, str]:
+    paths = chain(*((ROOT / folder).rglob("*.py") for folder in folders))
+    return {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for p in paths}
+
+
+def test_the_program_imports_what_it_declares() -> None:
+    found = sources("attention_impls", "bench", "site/leaderboard")
+    missing = {path: undeclared(text, RUNTIME) for path, text in found.items()}
+    assert {path: names for path, names in missing.items() if names} == {}
+
+
+def test_the_tests_import_what_they_declare() -> None:
+    siblings = {p.stem for p in (ROOT / "tests").rglob("*.py")}
+    missing = {
+        path: undeclared(text, TESTING | siblings) for path, text in sources("tests").items()
+    }
+    assert {path: names for path, names in missing.items() if names} == {}
+
+
+def test_everything_declared_for_running_is_imported() -> None:
+    used = set(chain(*map(imported, sources("attention_impls", "bench", "site").values())))
+    assert RUNTIME - used == set()
+
+
+def test_an_undeclared_import_is_noticed() -> None:
+    """Negative control, at the top and inside a function."""
+    text = """
+import os, torch
+from scipy import stats
+def f():
+    import einops.layers
+    importlib.import_module("xformers.ops")
+"""
+    assert undeclared(text, {"torch"}) == {"scipy", "einops", "xformers"}
