@@ -181,10 +181,11 @@ class FastPath(nn.Module):
 
 def test_a_fused_layer_is_seen_to_be_unseen() -> None:
     layer = FastPath().eval()
+    feed_forward = 2 * 2 * B * N * (H * D) * 128
     count = fvcore_flops(layer, SHAPE)
-    assert count.flops == 2 * 2 * B * N * (H * D) * 128
-    assert count.unseen == {"_native_multi_head_attention"}
-    assert torch_flops(layer, SHAPE) == 0
+    assert count == FvcoreCount(feed_forward, frozenset({"_native_multi_head_attention"}))
+    # on the meta device torch does not take its fast path
+    assert torch_flops(layer, SHAPE) == feed_forward + PROJECTIONS + QUADRATIC
 
 
 @pytest.mark.parametrize("tokens", [1024, 65_536, 1 << 20])
