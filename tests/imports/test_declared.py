@@ -39,8 +39,10 @@ def imported(text: str) -> set[str]:
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module.split(".")[0])
-    lazy = re.findall(r"""\bimport_module\(["']([A-Za-z]\w*)""", text)
-    return found | set(lazy)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            name = node.args[0]
+            found |= {str(name.value).split(".")[0]} if isinstance(name, ast.Constant) else set()
+    return found
 
 
 def undeclared(text: str, allowed: set[str]) -> set[str]:
