@@ -16,7 +16,7 @@ _HERE = Path(__file__).parent
 _outside: dict[str, Path] = {}
 
 
-class UnknownName(LookupError):
+class UnknownName(LookupError):  # noqa: N818 - named for what is wrong
     """A name that no file carries; the message has the nearest names."""
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 
-class UnsupportedShape(ValueError):
+class UnsupportedShape(ValueError):  # noqa: N818 - named for what is wrong
     """A variant was asked for a shape it cannot compute; the message lists every reason."""
 
 

@@ -23,7 +23,9 @@ class Attention(Protocol):
 
     def __call__(
         self, x: Float[Tensor, "batch tokens channels"], grid: Grid
-    ) -> Float[Tensor, "batch tokens channels"]: ...
+    ) -> Float[Tensor, "batch tokens channels"]:
+        """Attend over the tokens of `grid`."""
+        ...
 
 
 @runtime_checkable
@@ -40,7 +42,9 @@ class Mix(Protocol):
         v: Float[Tensor, "batch heads tokens head_dim"],
         x: Float[Tensor, "batch tokens channels"],
         grid: Grid,
-    ) -> Float[Tensor, "batch heads tokens head_dim"]: ...
+    ) -> Float[Tensor, "batch heads tokens head_dim"]:
+        """Mix the values."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +93,15 @@ class Tolerance:
 
 
 def square_projections(count: int) -> Callable[[AttentionShape, Any], int]:
-    """FLOPs of `count` channels-to-channels linear maps: 2 * count * batch * tokens * channels^2."""
+    """FLOPs of `count` channels-to-channels linear maps: 2 count batch tokens channels^2."""
 
     def flops(shape: AttentionShape, _options: Any) -> int:
         return 2 * count * shape.batch * shape.tokens * shape.channels**2
 
     return flops
+
+
+_FOUR_PROJECTIONS = square_projections(4)
 
 
 def nothing_unsupported(_shape: AttentionShape, _options: Any) -> tuple[str, ...]:
@@ -126,7 +133,7 @@ class AttentionSpec:
     """Builds the layer; call `build`, which checks first."""
     core_flops: Callable[[AttentionShape, Any], int]
     """FLOPs of one forward mix, without projections."""
-    projection_flops: Callable[[AttentionShape, Any], int] = square_projections(4)
+    projection_flops: Callable[[AttentionShape, Any], int] = _FOUR_PROJECTIONS
     """FLOPs of the maps around the mix (by default q, k, v and out)."""
     order: Callable[[Any], float]
     """Exponent of `core_flops` in tokens for large square grids, given the options."""
