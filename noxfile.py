@@ -73,8 +73,13 @@ def _installed(python: Path, fingerprint: str) -> tuple[str, ...]:
     return tuple(stamp["groups"]) if stamp["fingerprint"] == fingerprint else ()
 
 
-def _call(session: nox.Session, *command: str, patience_s: float | None = 0.3) -> None:
-    session.run(*command, external=True, interrupt_timeout=patience_s)
+def _call(
+    session: nox.Session,
+    *command: str,
+    patience_s: float | None = 0.3,
+    env: dict[str, str | None] | None = None,
+) -> None:
+    session.run(*command, external=True, interrupt_timeout=patience_s, env=env)
 
 
 def _tool(python: Path, name: str) -> str:
@@ -96,7 +101,9 @@ def tests(session: nox.Session) -> None:
     session.chdir(ROOT)
     parallel = ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]
     chosen = session.posargs or ["-m", "not gpu", *parallel]
-    _call(session, str(python), "-m", "pytest", "--benchmark-disable", *chosen)
+    # threads that wait for each other by spinning make small operators many times slower
+    one_thread: dict[str, str | None] = {"OMP_NUM_THREADS": "1"}
+    _call(session, str(python), "-m", "pytest", "--benchmark-disable", *chosen, env=one_thread)
 
 
 @nox.session
