@@ -162,11 +162,13 @@ def test_tables_sort_by_keyboard(site: Site, browser: "playwright.Browser") -> N
         button.focus()
         page.keyboard.press("Enter")
         assert head.get_attribute("aria-sort") == "ascending"
-        assert sorted_up(column(page)) and column(page)[-1] == ""
+        assert sorted_up(column(page))
+        assert column(page)[-1] == ""
         page.keyboard.press("Enter")
         assert head.get_attribute("aria-sort") == "descending"
         down = column(page)
-        assert sorted_up([v for v in reversed(down) if v]) and down[-1] == ""
+        assert sorted_up([v for v in reversed(down) if v])
+        assert down[-1] == ""
         assert not sorted_up(down)
         assert faults == []
 
@@ -225,7 +227,7 @@ def axe_faults(page: "playwright.Page") -> list[str]:
     """Serious and critical findings of axe-core, run past the page's policy."""
     page.evaluate(AXE.read_text("utf-8"))
     found = page.evaluate(
-        "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice']})"
+        "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'best-practice']})"
     )
     return [
         f"{v['id']}: {v['nodes'][0]['target']} {v['nodes'][0]['failureSummary']}"

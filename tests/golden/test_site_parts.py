@@ -47,6 +47,9 @@ def shown(table: LeaderboardTable) -> View:
     return view(table)
 
 
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
 # Numbers ------------------------------------------------------------------------------------------
 
 
@@ -56,8 +59,10 @@ def shown(table: LeaderboardTable) -> View:
         ("s", 0.00123, "1.23 ms"), ("s", 1.5e-6, "1.50 µs"), ("s", 12.0, "12.0 s"),
         ("byte", 2**20, "1.00 MiB"), ("byte", 1023, "1,020 B"), ("byte", 1536 * 2**20, "1.50 GiB"),
         ("flop", 2.15e9, "2.15 GFLOPs"), ("mac", 1.07e9, "1.07 GMACs"),
-        ("fraction", 0.8731, "87.3 %"), ("relative", 1.23e-6, "1.2 \N{MULTIPLICATION SIGN} 10⁻⁶"), ("relative", 0.0, "0"),
-        ("ratio", 1.4, "1.40\N{MULTIPLICATION SIGN}"), ("count", 16384, "16,384"), ("token/s", 1.2e6, "1.20 M tokens/s"),
+        ("fraction", 0.8731, "87.3 %"), ("relative", 1.23e-6, f"1.2 {TIMES} 10⁻⁶"),
+        ("relative", 0.0, "0"),
+        ("ratio", 1.4, f"1.40{TIMES}"), ("count", 16384, "16,384"),
+        ("token/s", 1.2e6, "1.20 M tokens/s"),
         ("s", 0.0, "0 ns"),
     ],
 )  # fmt: skip
@@ -75,9 +80,7 @@ def test_words() -> None:
     assert count_of(2, "run") == "2 runs"
     assert listed(["a"]) == "a"
     assert listed(["a", "b", "c"]) == "a, b and c"
-    assert (
-        scientific(0.00012) == "1.2\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}10⁻⁴"
-    )
+    assert scientific(0.00012) == f"1.2\N{NO-BREAK SPACE}{TIMES}\N{NO-BREAK SPACE}10⁻⁴"
 
 
 @given(st.floats(min_value=1e-9, max_value=1e15))
