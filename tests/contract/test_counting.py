@@ -239,7 +239,7 @@ def three_operands(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def ellipsis(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return torch.einsum("...nd,...md->...nm", q, k) @ v
+    return torch.einsum("...qd,...kd->...qk", q, k) @ v
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def ellipsis(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     [
         (distances, {"cdist"}),
         (three_operands, {"einsum(bhnd,bhmd,bhme->bhne)"}),
-        (ellipsis, {"einsum(...nd,...md->...nm)"}),
+        (ellipsis, {"einsum(...qd,...kd->...qk)"}),
         (lambda q, k, v: torch.linalg.inv(v @ v.mT + torch.eye(N)) @ v, {"linalg_inv"}),
     ],
 )
