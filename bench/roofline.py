@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.model import Ceiling, DeviceKind, Level, Workload
+from bench.model import Ceiling, DeviceKind, Level, Scalar, Workload
 
 Bound = Literal["compute", "memory", "overhead"]
 
@@ -100,6 +100,12 @@ def from_memory(moved_bytes: float, device: DeviceKind, cache_bytes: float | Non
     if device == "cuda":
         return moved_bytes
     return moved_bytes if cache_bytes and moved_bytes >= 4 * cache_bytes else None
+
+
+def cache_bytes(settings: Mapping[str, Scalar | None]) -> float | None:
+    """Size of the last-level cache, where the run recorded it."""
+    found = settings.get("cache_bytes")
+    return found if isinstance(found, int | float) and not isinstance(found, bool) else None
 
 
 def implausible(efficiency: float) -> bool:

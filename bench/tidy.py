@@ -251,7 +251,7 @@ def _derived(
                 streams=variant.streams,
             ),
             entry.run.environment.device,
-            cache_bytes(entry.run.environment.settings),
+            roofline.cache_bytes(entry.run.environment.settings),
         )
     floor = roofline.floor(entry.ceilings, dtype=workload.dtype, flops=work, moved_bytes=moved)
     if floor is None:
@@ -262,12 +262,6 @@ def _derived(
         bound=floor.bound,
         implausible=roofline.implausible(efficiency.value),
     )
-
-
-def cache_bytes(settings: Mapping[str, Scalar | None]) -> float | None:
-    """Size of the last-level cache, where the run recorded it."""
-    found = settings.get("cache_bytes")
-    return found if isinstance(found, int | float) and not isinstance(found, bool) else None
 
 
 def over(amount: float, latency: Summary) -> Summary:
