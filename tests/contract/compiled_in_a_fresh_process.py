@@ -1,0 +1,81 @@
+"""What torch.compile does to the variants; prints one JSON object. Run by test_backends.py.
+
+`traced`: every variant is one graph and gives the reference's output; how many sizes one process
+can compile. `compiled`: output and gradients of compiled code.
+"""
+
+import json
+import sys
+from functools import partial
+
+import torch
+from contract.backend_parity import differences, layer
+from torch import nn
+
+from attention_impls import AttentionShape, Grid, compiled, load, names
+from attention_impls.registry import load_backend
+from bench.stimulus import normal
+
+TRACED_ONLY = partial(torch.compile, backend="eager")
+"""Traces as compiling does, and then runs the operators as they are: a second instead of ten."""
+
+
+def graphs() -> dict[str, str]:
+    compiled.torch.compile = TRACED_ONLY
+    found: dict[str, str] = {}
+    for name in names():
+        shape = AttentionShape(2, Grid(14, 14), 2, 8)
+        reference = layer(shape, "float32", variant=name)
+        adopted = load_backend(name, "compile").adopt(reference)
+        x = normal("x", (2, 196, 16)).requires_grad_()
+        got, want = (module(x, shape.grid) for module in (adopted, reference))
+        same = torch.equal(got, want) or (got - want).abs().max() < 1e-6
+        found[name] = "equal" if same else "different"
+    return found
+
+
+def compiles(adopt: object) -> int:
+    """Return how many of nine layers of different sizes run before an error."""
+    for count in range(9):
+        shape = AttentionShape(1, Grid(3, 3 + count), 2, 8)
+        module = adopt(load("softmax").build(shape))
+        try:
+            module(torch.zeros(1, shape.tokens, 16), shape.grid)
+        except torch._dynamo.exc.FailOnRecompileLimitHit:
+            return count
+    return 9
+
+
+class Breaking(nn.Module):
+    """Leaves the graph in the middle."""
+
+    def forward(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
+        y = x * 2
+        torch._dynamo.graph_break()
+        return y + grid.tokens
+
+
+def shapes() -> dict[str, object]:
+    torch.compile = TRACED_ONLY
+    found: dict[str, object] = {"own code": compiles(compiled.Compiled)}
+    torch.compiler.reset()
+    found["shared code"] = compiles(partial(torch.compile, dynamic=False, fullgraph=True))
+    try:
+        compiled.Compiled(Breaking())(torch.zeros(1, 9, 4), Grid(3, 3))
+        found["a graph break"] = "accepted"
+    except torch._dynamo.exc.Unsupported:
+        found["a graph break"] = "refused"
+    return found
+
+
+def parity() -> dict[str, list[str]]:
+    shape = AttentionShape(2, Grid(7, 9), 2, 16)
+    return {"softmax": differences(load_backend("softmax", "compile"), shape, "float32")}
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "compiled":
+        answer: dict[str, object] = {"parity": parity()}
+    else:
+        answer = {"graphs": graphs(), "shapes": shapes()}
+    print(json.dumps(answer))  # noqa: T201
