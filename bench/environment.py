@@ -65,19 +65,20 @@ def _with_gpu(host: Environment) -> Environment:
 
 
 def hardware_id(device: DeviceKind, name: str, cpu_count: int, memory_bytes: int) -> str:
-    """Slug of what a result depends on: `amd-epyc-2c-24g`, `nvidia-h200-141g`.
+    """Slug of what a result depends on: `amd-epyc-2c-24g`, `nvidia-h200-140g`.
 
-    A CPU is named by model, usable CPUs and memory to the next gibibyte; a GPU by model and memory
-    in gigabytes as sold. A MIG slice keeps its profile, which is part of its name.
+    A CPU is named by model, usable CPUs and memory, a GPU by model and memory; memory is rounded up
+    to gibibytes. A MIG slice keeps its profile, which is part of its name.
     """
     words = re.sub(r"\((?:r|tm)\)|\bcpu\b|@.*$|\b\d+-core\b|\bprocessor\b", " ", name.lower())
     slug = re.sub(r"[^a-z0-9.]+", "-", words).strip("-.")
+    memory = f"{-(-memory_bytes // 2**30)}g"
     if device == "cpu":
-        return f"{slug}-{cpu_count}c-{-(-memory_bytes // 2**30)}g"
+        return f"{slug}-{cpu_count}c-{memory}"
     if not slug.startswith("nvidia"):
         slug = f"nvidia-{slug}"
     slug = re.sub(r"-\d+gb\b", "", slug) if "mig" not in slug else slug
-    return f"{slug}-{_sold_gigabytes(memory_bytes)}g"
+    return f"{slug}-{memory}"
 
 
 def usable_cpus() -> int:
@@ -101,11 +102,6 @@ def cpu_name() -> str:
         if found:
             return failures.published(found[1])
     return failures.published(platform.processor() or platform.machine())
-
-
-def _sold_gigabytes(memory_bytes: int) -> int:
-    """Memory as printed on the box: decimal, the driver's reserve put back."""
-    return round(memory_bytes / 1e9)
 
 
 def _packages() -> dict[str, str]:

@@ -12,6 +12,7 @@ from bench.stimulus import normal
 
 _REPETITIONS = 5
 _LEAST_S = 0.04
+_LEAST_MATMUL_SIZE = 128
 _MATMUL_SIZE: dict[DeviceKind, int] = {"cpu": 1024, "cuda": 8192}
 _VECTOR_ELEMENTS: dict[DeviceKind, int] = {"cpu": 16 << 20, "cuda": 256 << 20}
 _EXP_ELEMENTS: dict[DeviceKind, int] = {"cpu": 1 << 18, "cuda": 64 << 20}
@@ -30,17 +31,26 @@ def ceilings(device: DeviceKind) -> tuple[Ceiling, ...]:
 
 
 def _matmul(device: DeviceKind, dtype: str) -> Ceiling:
-    size = _MATMUL_SIZE[device]
-    kind = getattr(torch, dtype)
-    a, b = (normal(f"ceiling/{n}", (size, size), dtype=kind, device=device) for n in "ab")
-    out = torch.empty_like(a)
-    seconds = _seconds(device, lambda: torch.mm(a, b, out=out))
+    """Grow the matrices until one product is long enough: float16 is very slow on many CPUs."""
+    size = _LEAST_MATMUL_SIZE
+    while size < _MATMUL_SIZE[device]:
+        if _clocked(device, _product(device, dtype, size), 1) >= _LEAST_S:
+            break
+        size *= 2
+    seconds = _seconds(device, _product(device, dtype, size))
     return Ceiling(
         name=f"matmul_{dtype}",
         unit="flop/s",
         samples=tuple(2 * size**3 / s for s in seconds),
         detail=f"{size} x {size} times {size} x {size}, random values, output allocated before",
     )
+
+
+def _product(device: DeviceKind, dtype: str, size: int) -> Callable[[], Tensor]:
+    kind = getattr(torch, dtype)
+    a, b = (normal(f"ceiling/{n}", (size, size), dtype=kind, device=device) for n in "ab")
+    out = torch.empty_like(a)
+    return lambda: torch.mm(a, b, out=out)
 
 
 def _copy(device: DeviceKind) -> Ceiling:

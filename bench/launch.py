@@ -275,6 +275,9 @@ class Workers:
     _living: dict[str, _Process] = field(default_factory=dict[str, _Process])
 
     def __enter__(self) -> "Workers":
+        """Start the fork server now, so that no visit pays for it."""
+        if self.device == "cpu":
+            self._server = _Server(self.threads)
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -324,7 +327,7 @@ class Workers:
         if self.device == "cuda":
             return _Spawned.start(self.threads)
         if self._server is None:
-            self._server = _Server(self.threads)
+            raise LaunchError("workers are started within `with Workers(...)`")
         return self._server.fork()
 
     def _common(self) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def conditions(plan: Plan, journal: Journal) -> Conditions:
     return Conditions(
         wall_s=max(sum(entry.wall_s for entry in entries), 1e-9),
         measured_s=sum(entry.measured_s for entry in entries),
-        foreign_load=foreign,
+        foreign_load=load,
         busy=busy,
         drift=_repeated(plan.anchor, entries, least=1),
         noise=tuple(repeated for repeated in noise if repeated is not None),

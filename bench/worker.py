@@ -6,6 +6,7 @@ belong to the code under test and go to a log that the launcher reads.
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -159,6 +160,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         _limit_address_space(protocol.memory_limit_bytes)
     visited = visit(from_json(Case, request["case"]), request["round"], protocol, device)
     if device == "cuda":
+        gc.collect()
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
     return {

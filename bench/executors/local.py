@@ -1,7 +1,7 @@
 """Runs the visits of a plan one after the other on this machine."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench import load
 from bench.executor import Executor, Progress
@@ -23,6 +23,7 @@ def run(plan: Plan, journal: Journal, device: DeviceKind, progress: Progress) ->
         LaunchError: workers cannot be started.
         KeyboardInterrupt: after the running worker was killed; the journal can be resumed.
     """
+    began = time.monotonic()
     foreign = load.foreign_load(_LOOK_S)
     if foreign > load.BUSY_CPUS:
         progress.note(
@@ -30,7 +31,7 @@ def run(plan: Plan, journal: Journal, device: DeviceKind, progress: Progress) ->
             "for clean ones stop other programs and start again"
         )
     with Workers(device, journal.header.environment.threads) as workers:
-        _Sweep(plan, journal, workers, progress).go(visits(plan, device))
+        _Sweep(plan, journal, workers, progress).go(visits(plan, device), began)
 
 
 class _Sweep:
@@ -43,12 +44,18 @@ class _Sweep:
         self._progress = progress
         self._cases = {case.id: case for case in (*plan.cases, *plan.noise_pairs)}
 
-    def go(self, turns: tuple[Turn, ...]) -> None:
-        """Make the visits that are still to be made, in their order."""
+    def go(self, turns: tuple[Turn, ...], began: float) -> None:
+        """Make the visits that are still to be made, in their order.
+
+        Args:
+            turns: every visit of the plan.
+            began: the monotonic clock at the start of the run; the first visit's wall time counts
+                from there.
+        """
         outcomes = self._journal.outcomes
         failed = {visit.case_id for visit, o in outcomes.items() if not isinstance(o, Ok)}
         group = ""
-        meter = _Meter.now()
+        meter = replace(_Meter.now(), wall=began)
         for place, turn in enumerate(turns):
             if turn.visit in outcomes or turn.case.id in failed:
                 continue
@@ -85,13 +92,17 @@ class _Meter:
     """Clocks at the end of a visit."""
 
     wall: float
+    """From where wall time counts."""
+    read_at: float
+    """When the counters were read."""
     busy: float
     own: float
 
     @classmethod
     def now(cls) -> "_Meter":
         """Read the clocks."""
-        return cls(time.monotonic(), load.busy_seconds(), load.own_seconds())
+        at = time.monotonic()
+        return cls(at, at, load.busy_seconds(), load.own_seconds())
 
     def lap(self, worker_s: float | None) -> tuple["_Meter", float, float | None]:
         """Read them again: the new reading, seconds since, CPUs that others kept busy since.
@@ -101,10 +112,11 @@ class _Meter:
         """
         now = _Meter.now()
         wall_s = now.wall - self.wall
-        if worker_s is None or wall_s < _LEAST_INTERVAL_S:
+        interval_s = now.read_at - self.read_at
+        if worker_s is None or interval_s < _LEAST_INTERVAL_S:
             return now, wall_s, None
         foreign = now.busy - self.busy - (now.own - self.own) - worker_s
-        return now, wall_s, max(0.0, foreign / wall_s)
+        return now, wall_s, max(0.0, foreign / interval_s)
 
 
 EXECUTOR = Executor(name="local", title="this machine, one visit after the other", run=run)

@@ -21,7 +21,8 @@ METRIC = Metric(
     better="lower",
     help=(
         "Most bytes that a call would hold above inputs and parameters, from the lifetimes of the "
-        "storages on fake tensors: needs neither the memory nor the device."
+        "storages on fake tensors: needs neither the memory nor the device. Scratch inside a "
+        "library's kernels, such as convolutions going backward on a CPU, is not seen."
     ),
     every_round=False,
     applies=applies.workload,

@@ -1,0 +1,209 @@
+"""Memory: counted exactly, predicted equal, saved by storage, seen by the system; its limits."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from attention_impls.registry import names
+from attention_impls.spec import Backend, Tolerance
+from bench import frontier as frontier_module
+from bench.frontier import STEPS, TooLarge, ladder, largest_batch, largest_tokens
+from bench.memory import (
+    NotMeasurable,
+    counted_peak,
+    predicted_peak,
+    resident_peak,
+    saved_bytes,
+)
+from bench.model import Frontier
+from bench.subject import Recipe, _sets, shape_of, subject_of
+
+EXTRA = 12345 * 4
+
+
+class Greedy(nn.Module):
+    """The reference with another buffer alive meanwhile."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x, grid):
+        extra = torch.empty(EXTRA // 4)
+        return self.layer(x, grid) + extra[0] * 0
+
+
+GREEDY = Backend(
+    variant="softmax",
+    name="greedy",
+    title="greedy",
+    requires=(),
+    unsupported=lambda _execution: (),
+    adopt=Greedy,
+    tolerance={"float32": Tolerance(absolute=1.0, relative=1.0)},
+)
+
+
+CONVOLVING = {"focused_linear", "inline", "soft", "soft_norm"}
+"""Going backward, the CPU's convolutions take scratch that depends on the algorithm chosen."""
+
+
+def recipe_and_shape(case, backend=None):
+    recipe = replace(subject_of(case, "cpu").recipe, backend=backend)
+    return recipe, shape_of(case.stimulus, case.stimulus.batch or 1)
+
+
+def both(case, backend=None):
+    recipe, shape = recipe_and_shape(case, backend)
+    return counted_peak(recipe.call(shape)), predicted_peak(recipe, shape)
+
+
+def test_the_peak_of_softmax_is_what_the_arithmetic_says():
+    """At the second product: scores' softmax, q scaled, k and v copied for the product, output."""
+    counted, predicted = both(tiny.case("softmax", 64, level="core"))
+    scores, stream = 2 * 64 * 64 * 4, 64 * 8 * 4
+    assert counted >= 2 * scores
+    assert counted <= 2 * scores + 4 * stream
+    assert predicted == counted
+
+
+@pytest.mark.parametrize("passes", ["forward", "forward_backward"])
+@pytest.mark.parametrize("variant", names())
+def test_predicted_and_counted_peaks_agree_within_two_percent(variant, passes):
+    counted, predicted = both(tiny.image(variant, passes=passes))
+    below = 0.15 if variant in CONVOLVING and passes == "forward_backward" else 0.02
+    assert 1 - below < predicted / counted < 1.02, (counted, predicted)
+
+
+def test_a_buffer_more_is_counted_and_predicted():
+    case = tiny.case("softmax")
+    counted, predicted = both(case, GREEDY)
+    plain = both(case)
+    assert counted - plain[0] >= EXTRA
+    assert predicted - plain[1] >= EXTRA
+
+
+def test_saved_memory_counts_storages_once_and_not_inputs_or_parameters():
+    case = tiny.case("softmax", 64, level="core", passes="forward_backward")
+    recipe, shape = recipe_and_shape(case)
+    scores = 2 * 64 * 64 * 4
+    saved = saved_bytes(recipe.call(shape))
+    assert scores <= saved < 2 * scores
+
+
+def test_resident_memory_sees_a_large_call():
+    case = tiny.case("softmax", 1024)
+    recipe, shape = recipe_and_shape(case)
+    call = recipe.call(shape, sets=1)
+    try:
+        resident = resident_peak(call)
+    except NotMeasurable as why:
+        pytest.skip(str(why))
+    counted = counted_peak(call)
+    assert 0.7 * counted < resident < 1.5 * counted + (8 << 20)
+
+
+def test_a_compiled_call_is_not_predicted():
+    recipe, shape = recipe_and_shape(tiny.case("softmax", backend="compile"))
+    compiled = subject_of(tiny.case("softmax", backend="compile"), "cpu").recipe
+    with pytest.raises(NotMeasurable, match="fuses"):
+        predicted_peak(compiled, shape)
+    assert predicted_peak(recipe, shape) > 0
+
+
+def test_the_ladder_has_sixteen_sizes_an_octave():
+    sizes = list(ladder())
+    assert sizes[:3] == [64, 68, 72]
+    assert sizes[STEPS] == 128
+    assert sizes == sorted(set(sizes))
+
+
+@pytest.mark.parametrize("passes", ["forward", "forward_backward"])
+def test_the_frontier_fits_and_its_next_size_does_not(passes):
+    budget = 1 << 20
+    frontier = Frontier(memory_bytes=budget, heads=2, head_dim=4, dtype="float32", passes=passes)
+    recipe, shape = recipe_and_shape(tiny.case("softmax", passes=passes))
+    found = largest_tokens(recipe, frontier)
+    sizes = list(ladder())
+    above = sizes[sizes.index(found.tokens) + 1]
+    peaks = [
+        counted_peak(recipe.call(replace(shape, grid=replace(shape.grid, width=tokens))))
+        for tokens in (found.tokens, above)
+    ]
+    assert peaks[0] <= budget < peaks[1]
+    assert f"run at {found.tokens} and {above}" == found.statement
+
+
+def test_a_frontier_below_the_smallest_size_is_not_measurable():
+    frontier = Frontier(memory_bytes=16, heads=2, head_dim=4, dtype="float32", passes="forward")
+    recipe, _ = recipe_and_shape(tiny.case("softmax"))
+    with pytest.raises(NotMeasurable, match="do not fit"):
+        largest_tokens(recipe, frontier)
+
+
+def test_on_cuda_the_frontier_is_found_by_real_calls_under_a_cap(monkeypatch):
+    """A GPU of 1 GiB on which a call takes 1 KiB a token; the cap must be set, and lifted again."""
+    fractions = []
+    properties = SimpleNamespace(total_memory=1 << 30, L2_cache_size=1 << 20)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", fractions.append)
+    monkeypatch.setattr(Recipe, "call", lambda _recipe, shape, sets: shape)
+
+    def counted(shape):
+        if fractions[-1] * properties.total_memory < shape.tokens << 10:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 MiB.")
+        return shape.tokens << 10
+
+    monkeypatch.setattr(frontier_module, "counted_peak", counted)
+    recipe, _ = recipe_and_shape(tiny.case("softmax"))
+    frontier = Frontier(
+        memory_bytes=200 << 10, heads=2, head_dim=4, dtype="float32", passes="forward"
+    )
+    found = largest_tokens(replace(recipe, device="cuda"), frontier)
+    assert found.tokens == 200
+    assert found.statement == "run at 200 and 208"
+    assert fractions[-1] == 1.0
+    assert min(fractions) < 0.001
+
+
+def test_on_cuda_the_peak_is_the_allocator_s_above_the_start(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("empty"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: calls.append("reset"))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 1000)
+    peaks = iter((1700, 1700, 1700, 1800))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: next(peaks))
+    recipe, shape = recipe_and_shape(tiny.case("softmax"))
+    call = recipe.call(shape)
+    call.recipe = replace(recipe, device="cuda")
+    assert counted_peak(call) == 700
+    assert calls == ["empty", "reset"] * 2
+    with pytest.raises(NotMeasurable, match="700 and 800"):
+        counted_peak(call)
+
+
+def test_on_cuda_inputs_exceed_three_times_the_cache(monkeypatch):
+    properties = SimpleNamespace(L2_cache_size=1 << 20)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    recipe, shape = recipe_and_shape(tiny.image("softmax"))
+    size = 784 * 192 * 4
+    sets = _sets(replace(recipe, device="cuda"), shape)
+    assert (sets - 1) * size < 3 << 20 <= sets * size
+
+
+def test_the_largest_batch_fits_and_the_next_does_not():
+    recipe, one = recipe_and_shape(tiny.case("softmax", 64))
+    budget = 5 * predicted_peak(recipe, one)
+    batch = largest_batch(recipe, one, budget)
+    assert batch == 4
+    assert predicted_peak(recipe, one.with_batch(batch)) <= budget
+    assert predicted_peak(recipe, one.with_batch(2 * batch)) > budget
+    with pytest.raises(TooLarge, match="one sequence needs"):
+        largest_batch(recipe, one, 100)

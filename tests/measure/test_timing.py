@@ -1,0 +1,190 @@
+"""The clock sees what is put in front of it: on CPU for real, on CUDA through fakes."""
+
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+
+from bench import timing_cuda
+from bench.nvml import Reading, Sensor
+from bench.timing import is_stable, time_calls
+
+SLEEP_S = 0.004
+
+
+class Sleeper:
+    """A call of a known length that records the input sets it was given."""
+
+    sets = 3
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+        self.indices = []
+
+    def __call__(self, index):
+        self.indices.append(index)
+        if self.seconds:
+            time.sleep(self.seconds)
+        return (torch.tensor(float(index % self.sets)),)
+
+    def mode(self):
+        return nullcontext()
+
+
+@pytest.mark.parametrize("seconds", [SLEEP_S, 2 * SLEEP_S])
+def test_the_timer_sees_a_known_sleep(seconds):
+    found = time_calls(Sleeper(seconds), tiny.PROTOCOL)
+    assert min(found.seconds) >= seconds
+    assert min(found.seconds) < 1.9 * seconds
+
+
+def test_the_timer_does_not_see_a_sleep_that_is_not_there():
+    found = time_calls(Sleeper(0), tiny.PROTOCOL)
+    assert min(found.seconds) < SLEEP_S / 10
+
+
+def test_short_calls_are_timed_in_blocks_and_long_ones_alone():
+    protocol = replace(tiny.PROTOCOL, sample_s=0.05, most_samples=5)
+    short, long = time_calls(Sleeper(0), protocol), time_calls(Sleeper(0.02), protocol)
+    assert short.calls > len(short.seconds)
+    assert long.calls == len(long.seconds)
+    assert short.spent_s >= 0.9 * protocol.sample_s
+
+
+def test_samples_keep_to_the_protocol():
+    found = time_calls(Sleeper(0.02), replace(tiny.PROTOCOL, sample_cap_s=0.05))
+    assert 1 <= len(found.seconds) <= 3
+    assert found.warmup_calls >= 3
+    assert len(time_calls(Sleeper(0), tiny.PROTOCOL).seconds) <= tiny.PROTOCOL.most_samples
+
+
+@pytest.mark.parametrize("seconds", [0, SLEEP_S])
+def test_inputs_rotate_and_the_kept_result_is_of_the_first_set(seconds):
+    call = Sleeper(seconds)
+    found = time_calls(call, tiny.PROTOCOL)
+    assert {index % call.sets for index in call.indices} == {0, 1, 2}
+    assert float(found.kept[0]) == 0
+
+
+def test_stability_is_about_the_last_two_windows():
+    assert is_stable([9.0] * 5 + [1.0] * 5 + [1.005] * 5)
+    assert not is_stable([1.0] * 5 + [1.1] * 5)
+    assert not is_stable([1.0] * 9)
+
+
+class FakeDevice:
+    """A GPU whose queue takes a known time for each call, and a clock that runs with it."""
+
+    def __init__(self, monkeypatch, call_s):
+        self.call_s = call_s
+        self.device_s = 0.0
+        self.synchronised = 0
+        device = self
+
+        class Event:
+            def __init__(self, enable_timing):
+                assert enable_timing
+                self.at = None
+
+            def record(self):
+                self.at = device.device_s
+
+            def elapsed_time(self, other):
+                return (other.at - self.at) * 1e3
+
+        def synchronize():
+            device.synchronised += 1
+
+        def sleep(cycles):
+            assert cycles > 0
+            device.device_s += 1.0
+
+        monkeypatch.setattr(torch.cuda, "Event", Event)
+        monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+        monkeypatch.setattr(torch.cuda, "_sleep", sleep)
+
+    sets = 3
+
+    def __call__(self, index):
+        self.device_s += self.call_s
+        time.sleep(1e-4)
+        return (torch.tensor(float(index % 3)),)
+
+    def mode(self):
+        return nullcontext()
+
+
+class FakeLibrary:
+    """NVML with a counter of millijoules and fixed readings."""
+
+    NVML_CLOCK_SM = 1
+    NVML_TEMPERATURE_GPU = 0
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self):
+        self.millijoules = 0
+
+    def _energy(self, _handle):
+        self.millijoules += 5000
+        return self.millijoules
+
+    def _missing(self, *_arguments):
+        raise self.NVMLError
+
+    def __getattr__(self, name):
+        known = {
+            "nvmlDeviceGetTotalEnergyConsumption": self._energy,
+            "nvmlDeviceGetClockInfo": lambda _handle, _kind: 1500,
+            "nvmlDeviceGetPowerUsage": lambda _handle: 250_000,
+            "nvmlDeviceGetTemperature": self._missing,
+            "nvmlDeviceGetCurrentClocksThrottleReasons": lambda _handle: 0x4,
+        }
+        return known[name]
+
+
+def device_timed(monkeypatch, call_s, sensor):
+    device = FakeDevice(monkeypatch, call_s)
+    return timing_cuda.time_on_device(device, tiny.PROTOCOL, sensor), device
+
+
+def test_device_time_is_the_events_and_not_the_sleeping_kernel(monkeypatch):
+    found, device = device_timed(monkeypatch, 3e-3, "no sensor")
+    assert found.burst_s == pytest.approx([3e-3] * len(found.burst_s))
+    assert found.sustained_s == pytest.approx([3e-3] * len(found.sustained_s))
+    assert tiny.PROTOCOL.least_samples <= len(found.burst_s) <= tiny.PROTOCOL.most_samples
+    assert device.synchronised < device.device_s / 3e-3, "fewer synchronisations than calls"
+    assert float(found.kept[0]) == 0
+
+
+def test_host_time_is_the_waiting_program_s(monkeypatch):
+    found, _ = device_timed(monkeypatch, 3e-3, "no sensor")
+    assert min(found.host_s) >= 1e-4
+    assert min(found.host_s) < 3e-3, "the fake queue takes no host time"
+
+
+def test_sensors_are_read_beside_the_sustained_run(monkeypatch):
+    found, _ = device_timed(monkeypatch, 3e-3, Sensor(FakeLibrary(), object()))
+    assert set(found.readings) == {
+        Reading(clock_hz=1.5e9, power_w=250.0, temperature_c=None, throttled=True)
+    }
+    assert found.energy_j is not None
+    assert found.energy_j > 0
+    assert found.no_sensor is None
+
+
+def test_without_a_sensor_there_is_a_reason_and_no_number(monkeypatch):
+    found, _ = device_timed(monkeypatch, 3e-3, "NVML cannot be used")
+    assert found.energy_j is None
+    assert found.readings == ()
+    assert found.no_sensor == "NVML cannot be used"
+
+
+def test_a_machine_without_driver_says_why_there_is_no_sensor():
+    if torch.cuda.is_available():
+        pytest.skip("there is a driver")
+    assert isinstance(Sensor.of_current_device(), str)
