@@ -18,7 +18,7 @@ from attention_impls.parts.landmarks import (
     LandmarkRule,
     LandmarkSampling,
     landmark_count,
-    landmark_kernel,
+    landmark_window,
 )
 from attention_impls.parts.newton import Matrices, newton_flops
 from attention_impls.shapes import AttentionShape, Grid
@@ -171,7 +171,7 @@ def gaussian_core_flops(shape: AttentionShape, options: GaussianLowRankOptions) 
     flops = 2 * matrices * (3 * tokens * count * width + 2 * count**2 * width)
     flops += newton_flops(matrices, count, options.newton_steps)
     if options.landmark_sampling == "conv":
-        rows, columns = landmark_kernel(
+        rows, columns = landmark_window(
             shape.grid, options.landmark_rule, options.landmarks, options.stride
         )
         flops += 2 * matrices * count * rows * columns * width**2

@@ -15,7 +15,7 @@ from attention_impls.shapes import Grid, UnsupportedShape
 LandmarkSampling = Literal["conv", "average_pool", "random"]
 LandmarkRule = Literal["fixed", "stride"]
 
-LARGEST_KERNEL = 8
+LARGEST_WINDOW = 8
 """Largest side of the landmark convolution under the rule `fixed`: that of the first stage."""
 
 
@@ -53,17 +53,17 @@ def landmark_count(
     return landmark_grid(grid, rule, landmarks, stride).tokens
 
 
-def landmark_kernel(grid: Grid, rule: LandmarkRule, landmarks: int, stride: int) -> tuple[int, int]:
+def landmark_window(grid: Grid, rule: LandmarkRule, landmarks: int, stride: int) -> tuple[int, int]:
     """Return the sides of the landmark convolution of a module built for `grid`.
 
-    Rule `fixed`: as many whole tokens as there are per landmark, at most `LARGEST_KERNEL`.
+    Rule `fixed`: as many whole tokens as there are per landmark, at most `LARGEST_WINDOW`.
     """
     if rule == "stride":
         return stride, stride
     cells = landmark_grid(grid, rule, landmarks, stride)
     return (
-        min(grid.height // cells.height, LARGEST_KERNEL),
-        min(grid.width // cells.width, LARGEST_KERNEL),
+        min(grid.height // cells.height, LARGEST_WINDOW),
+        min(grid.width // cells.width, LARGEST_WINDOW),
     )
 
 
@@ -96,7 +96,7 @@ class GridLandmarks(nn.Module):
         stride: int,
         seed: int,
     ) -> None:
-        """Build for `grid`; other grids work too and keep the kernel of this one.
+        """Build for `grid`; other grids work too and keep the window of this one.
 
         Args:
             grid: decides the size of the convolution under rule `fixed`.
@@ -115,8 +115,8 @@ class GridLandmarks(nn.Module):
         self.seed = seed
         self.scale = head_dim**-0.25
         if sampling == "conv":
-            kernel = landmark_kernel(grid, rule, landmarks, stride)
-            self.conv = nn.Conv2d(head_dim, head_dim, kernel, stride=kernel, bias=False)
+            window = landmark_window(grid, rule, landmarks, stride)
+            self.conv = nn.Conv2d(head_dim, head_dim, window, stride=window, bias=False)
             self.norm = nn.LayerNorm(head_dim)
 
     def forward(

@@ -1,4 +1,4 @@
-r"""Performer: linear attention with positive random features of the softmax kernel (FAVOR+).
+r"""Performer: linear attention with positive random features of exp(q . k) (FAVOR+).
 
     O_i = phi(q_i) . sum_j phi(k_j) v_j^T / (phi(q_i) . sum_j phi(k_j))
     phi(x) = exp(W y - |y|^2 / 2 - c(x)) + eps,    y = x / d^(1/4)
@@ -308,8 +308,8 @@ SPEC = AttentionSpec(
         ),
         (
             "The published orthogonal rows are the factor Q of a QR decomposition as it comes, "
-            "whose signs are fixed: rows prefer one side, and the estimate of the softmax kernel "
-            "is biased for narrow heads (clearly at head_dim 8, within its noise at 32). "
+            "whose signs are fixed: rows prefer one side, and the estimate of exp(q . k) is biased "
+            "for narrow heads (clearly at head_dim 8, within its noise at 32). "
             "uniform_directions=True restores the distribution that the paper's proof needs."
         ),
         (

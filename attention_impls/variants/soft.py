@@ -1,4 +1,4 @@
-"""SOFT: softmax-free attention with a Gaussian kernel, factored through landmarks.
+"""SOFT: softmax-free attention with Gaussian affinities, factored through landmarks.
 
     S_ij = exp(-|q_i - q_j|^2 / (2 sqrt(d)))              the keys are the queries
     S ~ K inv(A) K^T,   O = K (inv(A) (K^T V)) + W * V
@@ -106,7 +106,7 @@ SPEC = AttentionSpec(
         year=2021,
         venue="NeurIPS",
         url="https://arxiv.org/abs/2110.11945",
-        equation="Section 3: Gaussian kernel, its low-rank form and the Newton-Raphson inverse",
+        equation="Section 3: Gaussian attention, its low-rank form and the Newton-Raphson inverse",
         code="https://github.com/fudan-zvg/SOFT/tree/d3febc335775c696b5cc4cefe3158dcb9bcf5fc2",
     ),
     revision=1,

@@ -61,11 +61,13 @@ def test_with_a_landmark_a_token_it_is_the_normalised_inverse() -> None:
     layer = SPEC.build(SHAPE, options).double()
     got = layer.mix(q, q, v, doubles("x", 3, 30, 32), GRID)
     scaled = (q / 2).flatten(0, 1)
-    kernel = gaussian_affinities(scaled, scaled, 1.0)
-    normaliser = torch.diag_embed(kernel.sum(-1).rsqrt())
-    want = kernel @ normaliser @ torch.linalg.inv(kernel) @ normaliser @ kernel @ v.flatten(0, 1)
+    affinity = gaussian_affinities(scaled, scaled, 1.0)
+    normaliser = torch.diag_embed(affinity.sum(-1).rsqrt())
+    want = (
+        affinity @ normaliser @ torch.linalg.inv(affinity) @ normaliser @ affinity @ v.flatten(0, 1)
+    )
     torch.testing.assert_close(got.flatten(0, 1), want, rtol=0, atol=1e-8)
-    plain = kernel @ v.flatten(0, 1)
+    plain = affinity @ v.flatten(0, 1)
     with pytest.raises(AssertionError, match="not close"):
         torch.testing.assert_close(got.flatten(0, 1), plain, rtol=0, atol=1e-3)
 

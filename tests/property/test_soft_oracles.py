@@ -1,4 +1,4 @@
-"""soft against what its mathematics must give: exact kernels, closed forms, plain loops."""
+"""soft against what its mathematics must give: exact affinities, closed forms, plain loops."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from attention_impls.parts.landmarks import (
     GridLandmarks,
     landmark_count,
     landmark_grid,
-    landmark_kernel,
+    landmark_window,
     sampled_tokens,
 )
 from attention_impls.parts.newton import newton_inverse, newton_inverse_implicit, ridged
@@ -44,7 +44,7 @@ def mixed(options: Any, q: Tensor, v: Tensor, shape: AttentionShape = SHAPE) -> 
     return layer.mix(q, q, v, doubles("x", shape.batch, shape.tokens, shape.channels), shape.grid)
 
 
-def gaussian_kernel(q: Tensor) -> Tensor:
+def all_affinities(q: Tensor) -> Tensor:
     """exp(-|q_i - q_j|^2 / (2 sqrt(d))) by direct subtraction."""
     difference = q.unsqueeze(-2) - q.unsqueeze(-3)
     return torch.exp(-difference.square().sum(-1) / (2 * q.shape[-1] ** 0.5))
@@ -53,7 +53,7 @@ def gaussian_kernel(q: Tensor) -> Tensor:
 def test_with_a_landmark_a_token_it_is_exact_gaussian_attention() -> None:
     q, v = 2 * heads("q"), heads("v")
     exact = replace(PURE, ridge=0.0, newton_steps=60)
-    want = gaussian_kernel(q) @ v
+    want = all_affinities(q) @ v
     torch.testing.assert_close(mixed(exact, q, v), want, rtol=0, atol=1e-9)
     with pytest.raises(AssertionError, match="not close"):
         torch.testing.assert_close(mixed(PURE, q, v), want, rtol=0, atol=1e-9)
@@ -153,7 +153,7 @@ def test_fixed_landmarks_fit_the_grid(height: int, width: int, landmarks: int) -
     assert cells.height <= height
     assert cells.width <= width
     assert cells.tokens <= landmarks or cells == grid
-    rows, columns = landmark_kernel(grid, "fixed", landmarks, 1)
+    rows, columns = landmark_window(grid, "fixed", landmarks, 1)
     assert rows * cells.height <= height
     assert columns * cells.width <= width
     if height * width <= landmarks:
