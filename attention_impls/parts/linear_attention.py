@@ -3,7 +3,7 @@
     out_i = q_i^T (sum_j k_j v_j^T) / (q_i^T sum_j k_j + epsilon)
 
 q, k are non-negative features of the queries and keys, v the values; j runs over all tokens, or
-over j <= i in the causal form. Sums are taken as means over the tokens, so that numerator and
+over j <= i in the causal form. Over all tokens, sums are taken as means, so that numerator and
 denominator keep their size in half precision however long the sequence is: dividing both by the
 same number, epsilon too, changes no output.
 """
@@ -25,51 +25,73 @@ Values = Float[Tensor, "batch heads tokens head_dim"]
 def key_value_mean(
     k: Float[Tensor, "batch heads keys features"], v: Float[Tensor, "batch heads keys head_dim"]
 ) -> Float[Tensor, "batch heads features head_dim"]:
-    """Return the mean over tokens of k_j v_j^T; the division happens in the accumulator."""
+    """Return the mean over tokens of k_j v_j^T."""
+    per_token = 1 / k.shape[2]
+    if k.dtype == _accumulator(k):
+        return (k.mT @ v) * per_token
+    # the sum may leave the range of half precision: divide before it is rounded
     unused = k.new_zeros(())
-    state = torch.baddbmm(unused, k.flatten(0, 1).mT, v.flatten(0, 1), beta=0, alpha=1 / k.shape[2])
+    state = torch.baddbmm(unused, k.flatten(0, 1).mT, v.flatten(0, 1), beta=0, alpha=per_token)
     return state.unflatten(0, v.shape[:2])
+
+
+def normalised_queries(
+    q: Features,
+    mean_k: Float[Tensor, "batch heads features 1"],
+    added: Tensor | float,
+    dtype: torch.dtype,
+) -> Features:
+    """Return q_i / (q_i . mean_k + added): what the state is multiplied by, rows normalised.
+
+    The queries are divided instead of the output, so that in half precision neither the quotient
+    nor a gradient passes through a number that the dtype cannot hold.
+
+    Args:
+        q: features that nobody else holds: overwritten where no gradient needs them.
+        mean_k: mean over tokens of the features of the keys; float32 beside half precision.
+        added: epsilon, in units of the mean.
+        dtype: of the result.
+    """
+    q = q.to(mean_k.dtype)
+    reciprocal = (q @ mean_k).add_(added).reciprocal()
+    in_place = not (q.requires_grad or reciprocal.requires_grad)
+    return (q.mul_(reciprocal) if in_place else q * reciprocal).to(dtype)
 
 
 def normalised_product(q: Features, k: Features, v: Values, epsilon: float) -> Values:
     """Return the formula above over all tokens.
 
     Args:
-        q: features of the queries.
+        q: features of the queries that nobody else holds: overwritten where no gradient needs them.
         k: features of the keys.
         v: values.
         epsilon: added to the sum over tokens in the denominator.
     """
     # a strided input would be copied by each of the products that reads it
     q = q.contiguous()
-    numerator = q @ key_value_mean(k, v)
-    denominator = q @ k.mean(2).unsqueeze(-1)
-    return numerator.div_(_not_half(denominator).add_(epsilon / k.shape[2]))
+    mean_k = k.mean(2, dtype=_accumulator(k)).unsqueeze(-1)
+    q = normalised_queries(q, mean_k, epsilon / k.shape[2], v.dtype)
+    return q @ key_value_mean(k, v)
 
 
 def causal_normalised_product(q: Features, k: Features, v: Values, epsilon: float) -> Values:
     """Return the formula above over j <= i, without a tokens x tokens matrix.
 
     The tokens are cut into chunks: within one, weights are a masked product; all earlier chunks
-    enter as the running sum of their k_j v_j^T, accumulated in float32 or better and divided by
-    the tokens up to the chunk's end.
+    enter as the running sum of their k_j v_j^T. Half precision is computed in float32.
 
     Args: as for `normalised_product`.
     """
-    tokens = q.shape[2]
+    tokens, dtype = q.shape[2], q.dtype
     chunk, chunks = chunks_of(tokens)
-    q, k, v = (_in_chunks(t, chunk, chunks) for t in (q, k, v))
-    seen = torch.arange(1, chunks + 1, device=q.device, dtype=_accumulator(q)) * chunk
-    per_seen = seen.reciprocal().view(chunks, 1, 1)
-
-    earlier = torch.ones(chunk, chunk, device=q.device, dtype=q.dtype).tril()
-    weights = (q @ k.mT).mul_(earlier * per_seen.to(q.dtype))
-    state = _sum_of_earlier(k.mT @ v, per_seen)
-    key_sum = _sum_of_earlier(k.sum(-2).unsqueeze(-1), per_seen)
+    q, k, v = (_in_chunks(t.to(_accumulator(t)), chunk, chunks) for t in (q, k, v))
+    weights = (q @ k.mT).tril()
+    state = _sum_of_earlier(k.mT @ v)
+    key_sum = _sum_of_earlier(k.sum(-2).unsqueeze(-1))
     numerator = (weights @ v).add_(q @ state)
-    denominator = weights.sum(-1, keepdim=True, dtype=per_seen.dtype) + (q @ key_sum)
-    out = numerator.div_(denominator.add_(epsilon * per_seen))
-    return out.flatten(2, 3)[:, :, :tokens]
+    denominator = weights.sum(-1, keepdim=True).add_(q @ key_sum)
+    out = numerator / denominator.add_(epsilon)
+    return out.flatten(2, 3)[:, :, :tokens].to(dtype)
 
 
 def chunks_of(tokens: int) -> tuple[int, int]:
@@ -99,11 +121,6 @@ def _accumulator(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def _not_half(tensor: Tensor) -> Tensor:
-    """Float32 for half precision, where epsilon over tokens would round to zero."""
-    return tensor.to(_accumulator(tensor))
-
-
 def _in_chunks(tensor: Tensor, chunk: int, chunks: int) -> Tensor:
     """[batch, heads, tokens, n] -> [batch, heads, chunks, chunk, n], zeros after the last token."""
     missing = chunk * chunks - tensor.shape[2]
@@ -111,7 +128,6 @@ def _in_chunks(tensor: Tensor, chunk: int, chunks: int) -> Tensor:
     return padded.reshape(*tensor.shape[:2], chunks, chunk, tensor.shape[3])
 
 
-def _sum_of_earlier(of_chunk: Tensor, per_seen: Tensor) -> Tensor:
-    """Sum over the chunks before each one, times `per_seen`, in the dtype of `of_chunk`."""
-    running = of_chunk[:, :, :-1].cumsum(2, dtype=per_seen.dtype)
-    return F.pad(running, (0, 0, 0, 0, 1, 0)).mul_(per_seen).to(of_chunk.dtype)
+def _sum_of_earlier(of_chunk: Tensor) -> Tensor:
+    """Sum over the chunks before each one."""
+    return F.pad(of_chunk[:, :, :-1].cumsum(2), (0, 0, 0, 0, 1, 0))

@@ -30,7 +30,7 @@ from attention_impls.multihead import (
     merge_heads,
     published_inputs,
 )
-from attention_impls.parts.linear_attention import key_value_mean
+from attention_impls.parts.linear_attention import key_value_mean, normalised_queries
 from attention_impls.parts.local_convolution import convolve_heads, local_convolution_flops
 from attention_impls.shapes import AttentionShape, Grid, UnsupportedShape
 from attention_impls.spec import AttentionSpec, Paper, StateDict, Traits
@@ -43,7 +43,7 @@ Stream = Float[Tensor, "batch tokens channels"]
 EPSILON = 1e-6
 """Added to rectified features and to the denominator, as in the authors' code."""
 LARGEST_PLAIN_POWER = 3
-"""Above it, or in half precision, a power of an unscaled row leaves the range of the dtype."""
+"""Above it, rows are divided by their largest element before the power is taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,15 +126,14 @@ class FocusedLinearMix(nn.Module):
         sharp_k, gain_k = self.focused(k, self.key_shift(inverse, floor), inverse, floor)
         sharp_k = sharp_k * gain_k
         mean_k = split_heads(sharp_k.mean(1, keepdim=True), k).mT
-        state = key_value_mean(split_heads(sharp_k, k), v)
+        state = key_value_mean(split_heads(sharp_k.to(v.dtype), k), v)
 
         # the gain of a query multiplies numerator and denominator: it is left to epsilon alone
         sharp_q, gain_q = self.focused(q, floor, inverse, floor)
-        sharp_q = split_heads(sharp_q, q).contiguous()
         epsilon = EPSILON if self.mean_denominator else EPSILON / keys
-        accumulator = torch.promote_types(q.dtype, torch.float32)
-        added = (epsilon / gain_q.to(accumulator)).unsqueeze(1)
-        out = (sharp_q @ state).div_((sharp_q @ mean_k).to(accumulator) + added)
+        sharp_q = split_heads(sharp_q, q).contiguous()
+        q = normalised_queries(sharp_q, mean_k, (epsilon / gain_q).unsqueeze(1), v.dtype)
+        out = q @ state
         if self.dwc is None:
             return out
         if keys != grid.tokens:
@@ -142,8 +141,11 @@ class FocusedLinearMix(nn.Module):
         return out.add_(convolve_heads(v, self.dwc.weight, self.dwc.bias, grid))
 
     def inverse_scale(self, like: Tensor) -> PerChannel:
-        """1 / softplus(sigma); one, of the dtype of `like`, where nothing is learned."""
-        return like.new_ones(1, 1, 1) if self.scale is None else F.softplus(self.scale).reciprocal()
+        """1 / softplus(sigma), or one where nothing is learned; float32 for half precision."""
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        if self.scale is None:
+            return like.new_ones(1, 1, 1, dtype=dtype)
+        return F.softplus(self.scale.to(dtype)).reciprocal()
 
     def key_shift(
         self, inverse: PerChannel, floor: PerChannel
@@ -159,13 +161,12 @@ class FocusedLinearMix(nn.Module):
         """Return a^p and the number for each token that makes its norm that of a.
 
         (relu(x) + 1e-6) / softplus(sigma) is max(x inverse + shift, floor): two passes, not four.
-        Where a^p could leave the range of the dtype, a is divided by its largest element first.
+        Half precision becomes float32: its powers and their gradients leave the range of float16.
         """
-        x = merge_heads(heads)
+        x = merge_heads(heads).to(inverse.dtype)
         features = torch.addcmul(shift, x, inverse).clamp_(min=floor)
         norm = torch.linalg.vector_norm(features, dim=2, keepdim=True)
-        plain = self.power <= LARGEST_PLAIN_POWER and x.dtype in (torch.float32, torch.float64)
-        if not plain:
+        if self.power > LARGEST_PLAIN_POWER:
             features = features / features.amax(2, keepdim=True)
         powers = features.pow(self.power)
         return powers, norm / torch.linalg.vector_norm(powers, dim=2, keepdim=True)
@@ -308,9 +309,13 @@ SPEC = AttentionSpec(
             "sum: denominator='sum'."
         ),
         (
-            "Rows are divided by their largest element before a power above 3 and in half "
-            "precision, which changes nothing in exact arithmetic; the authors' code can overflow "
-            "there. Its first version did the same for powers above 6."
+            "Rows are divided by their largest element before a power above 3, which changes "
+            "nothing in exact arithmetic; the authors' code can overflow there. Its first version "
+            "did the same for powers above 6."
+        ),
+        (
+            "In half precision the features are computed in float32, as under the authors' "
+            "automatic mixed precision, and rounded before the products with values and state."
         ),
         (
             "The authors' code takes the grid to be square for the local branch; here the grid is "

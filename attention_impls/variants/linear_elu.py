@@ -103,13 +103,14 @@ SPEC = AttentionSpec(
     deviations=(
         "Epsilon, 1e-6 on the row sum, is in the authors' code and not in the paper.",
         (
-            "Sums over tokens are taken as means, epsilon divided alike, and half precision "
-            "divides in float32: the same function, but no overflow in float16 on long sequences."
+            "Sums over tokens are taken as means, epsilon divided alike, and the queries are "
+            "divided instead of the output, half precision in float32: the same function, but no "
+            "overflow in float16 on long sequences."
         ),
         (
-            "The causal form works on chunks of 64 tokens and accumulates the state between chunks "
-            "in float32 or better, where the authors' code has a compiled loop over tokens; it "
-            "equals the recurrence over single tokens."
+            "The causal form works on chunks of 64 tokens, half precision in float32, where the "
+            "authors' code has a compiled loop over tokens; it equals the recurrence over single "
+            "tokens."
         ),
     ),
     scaling="No option depends on the grid; the state keeps its size while the grid grows.",

@@ -113,12 +113,13 @@ SPEC = AttentionSpec(
             "normalised: the output of that head is 0."
         ),
         (
-            "Sums over tokens are taken as means, epsilon divided alike, and half precision "
-            "divides in float32: the same function, but no overflow in float16 on long sequences."
+            "Sums over tokens are taken as means, epsilon divided alike, and the queries are "
+            "divided instead of the output, half precision in float32: the same function, but no "
+            "overflow in float16 on long sequences."
         ),
         (
-            "The causal form works on chunks of 64 tokens and accumulates the state between chunks "
-            "in float32 or better; it equals the recurrence over single tokens."
+            "The causal form works on chunks of 64 tokens, half precision in float32; it equals "
+            "the recurrence over single tokens."
         ),
     ),
     scaling="No option depends on the grid; the state keeps its size while the grid grows.",
