@@ -101,6 +101,14 @@ Piece = str | Link | External | Code | Strong | Muted | Badge | VariantName | St
 Inline = tuple[Piece, ...]
 
 
+def prose(text: str) -> Inline:
+    """Return running text; what stands between backticks is code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return (text,)
+    return tuple(Code(part) if n % 2 else part for n, part in enumerate(parts) if part)
+
+
 # Blocks -------------------------------------------------------------------------------------------
 
 
@@ -152,8 +160,8 @@ class Formula:
 
     kind: ClassVar[str] = "formula"
     latex: str
-    mathml: Element | None
-    """None where the LaTeX could not be converted: then the LaTeX is shown."""
+    lines: tuple[Element, ...]
+    """MathML; empty where the LaTeX could not be converted: then the LaTeX is shown."""
 
 
 @dataclass(frozen=True, slots=True)

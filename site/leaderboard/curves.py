@@ -71,7 +71,9 @@ def series_of(view: View, family: Family, metric: str) -> tuple[Series, ...]:
         found.append(
             Series(
                 variant=first.variant,
-                label=view.title(first.variant) + (f" {first.detail}" if first.detail else ""),
+                label=view.title(first.variant)
+                + (f" {first.detail}" if first.detail else "")
+                + view.sign(first.variant),
                 main=first.backend == "reference" and not first.options,
                 points=points,
                 failed=failure_beyond(results, metric),

@@ -1,5 +1,6 @@
 """LaTeX to MathML at build time: formulas are readable without a network and without scripts."""
 
+import re
 from typing import Final
 from xml.etree import ElementTree
 
@@ -63,16 +64,29 @@ _ATTRIBUTES: Final = frozenset(
         "notation",
     ]
 )
+_SEPARATOR: Final = re.compile(r",\s*\\(?:quad|;)\s*")
 _NAMESPACE: Final = "{http://www.w3.org/1998/Math/MathML}"
 
 
 def formula(latex: str) -> Formula:
-    """Return `latex` as a block; a formula that cannot be converted is shown as LaTeX."""
+    r"""Return `latex` as a block; a formula that cannot be converted is shown as LaTeX.
+
+    Equations that `,\quad` or `,\;` separate stand on lines of their own: they fit on phones.
+    """
+    equations = _SEPARATOR.split(latex)
+    if any(
+        one.count("{") != one.count("}") or one.count(r"\left") != one.count(r"\right")
+        for one in equations
+    ):
+        equations = [latex]
     try:
-        root = ElementTree.fromstring(convert(latex, display="block"))
-        return Formula(latex, _element(root))
+        return Formula(latex, tuple(_converted(one) for one in equations))
     except Exception:  # noqa: BLE001 - the converter documents no errors; the LaTeX is the fallback
-        return Formula(latex, None)
+        return Formula(latex, ())
+
+
+def _converted(latex: str) -> Element:
+    return _element(ElementTree.fromstring(convert(latex, display="block")))
 
 
 def _element(node: ElementTree.Element) -> Element:

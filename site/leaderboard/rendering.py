@@ -68,6 +68,11 @@ def web_address(url: str) -> str | None:
     return url.strip() if parts.scheme in ("http", "https") and parts.netloc else None
 
 
+def sort_key(value: str | float) -> str:
+    """Return what a cell sorts by: six digits decide, more would only weigh."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -77,6 +82,7 @@ def _environment() -> Environment:
         trim_blocks=False,
         keep_trailing_newline=True,
     )
+    environment.filters["sort_key"] = sort_key
     environment.policies["json.dumps_kwargs"] = {
         "sort_keys": True, "separators": (",", ":"), "allow_nan": False, "ensure_ascii": False,
     }  # fmt: skip

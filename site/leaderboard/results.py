@@ -17,6 +17,12 @@ EXACTNESS_TITLES: Mapping[Exactness, str] = {
     "approximate": "Approximations of softmax attention",
     "own": "Other mechanisms",
 }
+EXACTNESS_SIGNS: Mapping[Exactness, str] = {
+    "exact": "",
+    "approximate": " \N{ALMOST EQUAL TO}",
+    "own": " \N{NOT EQUAL TO}",
+}
+SIGNS_HELP = "\N{ALMOST EQUAL TO} approximates softmax, \N{NOT EQUAL TO} computes another function."
 EXACTNESS_HELP: Mapping[Exactness, str] = {
     "exact": "Computes softmax attention; rows differ only in how it is executed.",
     "approximate": "Meant to give the output of softmax attention, but does not: read its speed "
@@ -144,6 +150,10 @@ class View:
         if entry.family == "softmax":
             return "exact"
         return "approximate" if entry.traits.get("approximates_softmax") else "own"
+
+    def sign(self, variant: str) -> str:
+        """How labels in figures tell the kinds of function apart; empty for softmax itself."""
+        return EXACTNESS_SIGNS[self.exactness(variant)]
 
     def title(self, variant: str) -> str:
         """Name of a variant for people; its identifier where the tree no longer has it."""

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from leaderboard import vendor
+from leaderboard.blocks import Code, prose
 from leaderboard.contexts import by_context
 from leaderboard.format import (
     count_of,
@@ -239,11 +240,17 @@ def test_every_page_file_is_a_page() -> None:
 
 
 def test_formulas_become_mathml() -> None:
-    found = formula(r"\frac{Q K^\top}{\sqrt{d}}").mathml
-    assert found is not None
-    assert found.tag == "math"
+    found = formula(r"\frac{Q K^\top}{\sqrt{d}}").lines
+    assert [line.tag for line in found] == ["math"]
     assert "mfrac" in repr(found)
-    assert formula(r"\frac{").mathml is None
+    assert formula(r"\frac{").lines == ()
+    assert len(formula(r"O = a,\quad b = \frac{1}{2},\; c = 1").lines) == 3
+    assert len(formula(r"O = \left(a,\quad b\right)").lines) == 1
+
+
+def test_backticks_are_code() -> None:
+    assert prose("either `conv` or `pool`.") == ("either ", Code("conv"), " or ", Code("pool"), ".")
+    assert prose("one ` alone") == ("one ` alone",)
 
 
 def test_a_site_needs_no_torch() -> None:

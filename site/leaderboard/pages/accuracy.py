@@ -4,35 +4,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.derived import mean_of_seeds
-from bench.table import ReportedNumber
+from leaderboard.axes import Axis
 from leaderboard.blocks import (
     Block,
     Cell,
     Chooser,
     Document,
-    External,
     Head,
     Panel,
     Paragraph,
     Row,
-    Section,
     Table,
     VariantName,
+    prose,
 )
 from leaderboard.contexts import Context, Size, by_context, slug
-from leaderboard.figures import Axis, Point, Series, scatter
+from leaderboard.figures import Point, Series, scatter
 from leaderboard.format import (
     MISSING,
     Quantity,
-    count_of,
     listed,
-    measure,
     percent,
     scale_for,
     whole,
 )
 from leaderboard.page import Page
-from leaderboard.results import OUTCOME_WORDS, Result, View
+from leaderboard.reported import reported_numbers
+from leaderboard.results import OUTCOME_WORDS, SIGNS_HELP, Result, View
 from leaderboard.standings import EXACTNESS_BADGES
 
 _COSTS: tuple[tuple[str, str, Quantity], ...] = (
@@ -74,7 +72,7 @@ def _documents(view: View) -> Iterator[Document]:
         )
     else:
         blocks.append(Paragraph(("No accuracy has been measured yet.",)))
-    blocks += _reported(view)
+    blocks += reported_numbers(view)
     yield Document(
         path="accuracy.html",
         title="Accuracy",
@@ -149,7 +147,9 @@ def _panel(
     entry = view.tasks[task]
     id_ = slug(f"{task}-{hardware_id}-{metric}-{size.slug}")
     both = [t for t in done if t.variant in costs]
-    blocks: list[Block] = [Paragraph((f"{entry.help} Chance: {percent(entry.chance)}.",), "small")]
+    blocks: list[Block] = [
+        Paragraph((*prose(entry.help), f" Chance: {percent(entry.chance)}. {SIGNS_HELP}"), "small")
+    ]
     if both:
         points = {t.variant: _point(t, costs[t.variant].numbers[metric].value) for t in both}
         best = _frontier(tuple(points.values()))
@@ -161,8 +161,10 @@ def _panel(
             x=Axis(title=f"{title}, forward, one layer", quantity=quantity, log=True),
             y=Axis(title=f"Accuracy on {entry.title}", quantity="fraction", log=False),
             series=tuple(
-                Series(variant=t.variant, label=view.title(t.variant), main=True,
-                       points=(points[t.variant],))
+                Series(
+                    variant=t.variant, main=True, points=(points[t.variant],),
+                    label=view.title(t.variant) + view.sign(t.variant),
+                )
                 for t in both
             ),
             marks=view.marks,
@@ -270,60 +272,6 @@ def _table(
         empty="No accuracy has been measured yet.",
         show_caption=False,
     )  # fmt: skip
-
-
-def _reported(view: View) -> Iterator[Block]:
-    """Numbers copied from papers: apart, and named as such."""
-    numbers = view.table.reported
-    if not numbers:
-        return
-    rows = tuple(
-        Row(
-            (
-                Cell((VariantName(n.variant, view.title(n.variant)),), n.variant),
-                Cell((n.model,)),
-                Cell((f"{n.resolution_px} px",), n.resolution_px),
-                Cell((_QUANTITIES[n.quantity],)),
-                Cell((_reported_value(n),), n.value),
-                Cell((External(n.table, n.url), *((f". {n.note}",) if n.note else ()))),
-            )
-        )
-        for n in sorted(numbers, key=lambda n: (n.paper, n.variant, n.model, n.resolution_px,
-                                                n.quantity))
-    )  # fmt: skip
-    yield Section("reported", "Reported by the authors", (
-        Paragraph((
-            (f"{count_of(len(numbers), 'number')} copied from papers and their code, for whole "
-            "models. They were not measured here and stand in no ranking."),
-        )),
-        Table(
-            id="reported-table",
-            caption="Numbers reported by the authors",
-            heads=(Head(title="Variant"), Head(title="Model"), Head(title="Side", number=True),
-                   Head(title="Quantity"), Head(title="Value", number=True),
-                   Head(title="Source", secondary=True)),
-            rows=rows,
-            empty="",
-            show_caption=False,
-        ),
-    ))  # fmt: skip
-
-
-_QUANTITIES = {
-    "parameters": "parameters",
-    "macs": "MACs",
-    "imagenet1k_top1": "ImageNet-1k top-1",
-}
-
-
-def _reported_value(number: ReportedNumber) -> str:
-    if number.unit == "fraction":
-        text = measure("fraction", number.value)
-    elif number.unit == "mac":
-        text = measure("mac", number.value)
-    else:
-        text = whole(round(number.value))
-    return f"{text} (read off a plot)" if number.from_plot else text
 
 
 PAGE = Page(title="Accuracy", path="accuracy.html", order=5, documents=_documents)

@@ -20,6 +20,7 @@ from leaderboard.blocks import (
     Row,
     Section,
     Table,
+    prose,
 )
 from leaderboard.csvfile import csv_text
 from leaderboard.format import count_of, measure
@@ -187,7 +188,7 @@ def _metrics(view: View) -> Table:
                     Cell((Code(c.name),), c.name),
                     Cell((c.unit,)),
                     Cell((c.better or "neither",)),
-                    Cell((c.help, *((" Derived, not stored.",) if c.derived else ()))),
+                    Cell((*prose(c.help), *((" Derived, not stored.",) if c.derived else ()))),
                 )
             )
             for c in view.table.columns

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from leaderboard.axes import Axis, tokens_axis
 from leaderboard.blocks import (
     Block,
     Cell,
@@ -14,13 +15,14 @@ from leaderboard.blocks import (
     Section,
     Table,
     VariantName,
+    prose,
 )
 from leaderboard.contexts import LEVEL_WORDS, Context, Size, by_context, slug
 from leaderboard.curves import families, series_of
-from leaderboard.figures import Axis, curves, tokens_axis
+from leaderboard.figures import curves
 from leaderboard.format import MISSING, Scale, measure, percent, scale_for, significant, whole
 from leaderboard.page import Page
-from leaderboard.results import Result, View
+from leaderboard.results import SIGNS_HELP, Result, View
 
 _Sizes = Mapping[Size, tuple[Result, ...]]
 
@@ -50,7 +52,7 @@ def _documents(view: View) -> Iterator[Document]:
     unseen = [v for v in view.variants.values() if v.uncounted]
     if unseen:
         rows = tuple(
-            Row((Cell((VariantName(v.name, v.title),), v.name), Cell((v.uncounted or "",))))
+            Row((Cell((VariantName(v.name, v.title),), v.name), Cell(prose(v.uncounted or ""))))
             for v in unseen
         )
         table = Table(
@@ -199,6 +201,7 @@ def _figures(view: View) -> Iterator[Block]:
                 f"{id_}-part",
                 title,
                 (
+                    Paragraph((SIGNS_HELP,), "small"),
                     curves(
                         id_=id_,
                         title=f"FLOPs against {family.axis.lower()}",

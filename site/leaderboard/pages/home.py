@@ -24,9 +24,10 @@ from leaderboard.blocks import (
 from leaderboard.contexts import PASSES_WORDS, Context, Size, by_context, slug
 from leaderboard.format import count_of, day, listed, measure, percent, whole
 from leaderboard.page import Page
+from leaderboard.provenance import failure_words
 from leaderboard.ranking import Group, baseline, grouped, noise_floor
 from leaderboard.results import EXACTNESS_TITLES, Exactness, Result, View
-from leaderboard.standings import failure_words, group_table, quantities
+from leaderboard.standings import group_table, quantities
 
 _OF: dict[Exactness, str] = {
     "exact": "exact softmax attention",

@@ -35,8 +35,8 @@ from leaderboard.format import (
     whole,
 )
 from leaderboard.page import Page
+from leaderboard.provenance import case_slug, detail
 from leaderboard.results import OUTCOME_WORDS, Result, View
-from leaderboard.standings import case_slug, detail
 
 _UNITS: dict[str, Quantity] = {"flop/s": "flop/s", "byte/s": "byte/s", "s": "s", "op/s": "op/s"}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from leaderboard.axes import Axis, tokens_axis
 from leaderboard.blocks import (
     Block,
     Cell,
@@ -18,11 +19,12 @@ from leaderboard.blocks import (
 )
 from leaderboard.contexts import LEVEL_WORDS, PASSES_WORDS, Context, by_context, size_of, slug
 from leaderboard.curves import Family, families, series_of
-from leaderboard.figures import Axis, curves, tokens_axis
+from leaderboard.figures import curves
 from leaderboard.format import MISSING, Scale, decimal, measure, scale_for, whole
 from leaderboard.page import Page
-from leaderboard.results import OUTCOME_WORDS, Result, View
-from leaderboard.standings import EXACTNESS_BADGES, case_slug, detail
+from leaderboard.provenance import case_slug, detail
+from leaderboard.results import OUTCOME_WORDS, SIGNS_HELP, Result, View
+from leaderboard.standings import EXACTNESS_BADGES
 
 _COLUMNS = (
     ("peak_memory", "Peak, measured", ("Largest memory in use during a call, above inputs and "
@@ -163,7 +165,7 @@ def _panel(view: View, context: Context, family: Family) -> Panel:
         ),
         blocks=(
             Paragraph(((f"{context.dtype}, {LEVEL_WORDS[context.level]}, 1 sequence, "
-                       f"{context.width}."),), "small"),
+                       f"{context.width}. {SIGNS_HELP}"),), "small"),
             curves(
                 id_=f"memory-{id_}",
                 title=f"Peak memory against {family.axis.lower()}",

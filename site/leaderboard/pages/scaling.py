@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 from bench.curves import crossover, exponent
+from leaderboard.axes import Axis, tokens_axis
 from leaderboard.blocks import (
     Block,
     Cell,
@@ -25,10 +26,10 @@ from leaderboard.contexts import (
     slug,
 )
 from leaderboard.curves import Family, families, series_of
-from leaderboard.figures import Axis, curves, tokens_axis
+from leaderboard.figures import curves
 from leaderboard.format import decimal, measure, significant, whole
 from leaderboard.page import Page
-from leaderboard.results import Result, View
+from leaderboard.results import SIGNS_HELP, Result, View
 
 FACETS = ("Machine", "Passes", "Level", "Type", "Along")
 
@@ -84,7 +85,7 @@ def _panel(view: View, context: Context, family: Family) -> Panel:
         ),
         blocks=(
             Paragraph(((f"{context.dtype}, {LEVEL_WORDS[context.level]}, 1 sequence, "
-                       f"{context.width}."),), "small"),
+                       f"{context.width}. {SIGNS_HELP}"),), "small"),
             _figure(view, family, f"latency-{id_}", "latency", "Latency"),
             _figure(view, family, f"throughput-{id_}", "throughput", "Throughput"),
             Subsection(f"{id_}-exponents", "How steep", (

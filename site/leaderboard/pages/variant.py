@@ -1,5 +1,6 @@
 """One document a variant: what it computes, where it comes from, its limits and its results."""
 
+import re
 from collections.abc import Iterator, Mapping
 
 from bench.table import VariantEntry
@@ -23,14 +24,16 @@ from leaderboard.blocks import (
     Subsection,
     Table,
     VariantName,
+    prose,
 )
 from leaderboard.contexts import PASSES_WORDS, POLICY_WORDS, context_of, size_of, slug
 from leaderboard.format import MISSING, count_of, listed, measure, scale_for, whole
 from leaderboard.mathematics import formula
 from leaderboard.page import Page
 from leaderboard.pages.accuracy import trained
+from leaderboard.provenance import case_slug, detail, flags
 from leaderboard.results import EXACTNESS_HELP, OUTCOME_WORDS, Result, View
-from leaderboard.standings import EXACTNESS_BADGES, case_slug, detail, flags
+from leaderboard.standings import EXACTNESS_BADGES
 
 _TRAITS: Mapping[str, tuple[str, str]] = {
     "causal": ("Computes a causal form.", "Has no causal form and refuses to pretend."),
@@ -57,6 +60,12 @@ _TRAITS: Mapping[str, tuple[str, str]] = {
         "Two evaluations differ: it draws random numbers.",
     ),
 }
+
+
+_COMMIT = re.compile(
+    r"https://(?:www\.)?github\.com/(?P<repository>[\w.-]+/[\w.-]+)/(?:tree|commit)/"
+    r"(?P<commit>[0-9a-f]{7,40})/?"
+)
 
 
 def _documents(view: View) -> Iterator[Document]:
@@ -155,7 +164,7 @@ def _blocks(view: View, entry: VariantEntry) -> Iterator[Block]:
         )),
     ))  # fmt: skip
     yield Section("deviations", "Deviations from paper and code", (
-        Bullets(tuple((text,) for text in entry.deviations))
+        Bullets(tuple(prose(text) for text in entry.deviations))
         if entry.deviations
         else Paragraph(("None known.",)),
     ))  # fmt: skip
@@ -169,7 +178,7 @@ def _facts(entry: VariantEntry) -> Iterator[tuple[str, Inline]]:
     yield "Published", (f"{paper.venue} {paper.year}",)
     yield "Authors' code", (_code_link(paper.code),)
     yield "Cost of the core", (f"grows as N{_power(entry.order)} in tokens",)
-    yield "When the grid grows", (entry.scaling,)
+    yield "When the grid grows", prose(entry.scaling)
     yield "Executions", (listed(b.name for b in entry.backends),)
     yield "Definition", (Code(entry.source), f", revision {entry.revision}")
 
@@ -178,7 +187,10 @@ def _code_link(code: str | None) -> Piece:
     if code is None:
         return "none was published"
     address, _, rest = code.partition(" ")
-    return External(code if not rest else f"{address} {rest}", address)
+    commit = _COMMIT.fullmatch(address)
+    if commit is not None:
+        return External(f"{commit['repository']} at {commit['commit'][:7]}", address)
+    return External(f"{address} {rest}" if rest else address, address)
 
 
 def _snippet(entry: VariantEntry) -> str:
@@ -202,7 +214,7 @@ def _options(entry: VariantEntry) -> Table:
                 (
                     Cell((Code(name),), name),
                     Cell((Code(str(value)),)),
-                    Cell((entry.options_help.get(name, ""),)),
+                    Cell(prose(entry.options_help.get(name, ""))),
                 )
             )
             for name, value in entry.options.items()
