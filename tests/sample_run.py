@@ -303,7 +303,7 @@ def _measurements(case: Case, workload: Workload) -> tuple[Measurement, ...]:
         _constant("peak_memory", peak),
         _constant("predicted_memory", peak),
         _constant("error", 3e-7),
-        Measured(metric="page_faults", rounds=((peak // 4096,),) * ROUNDS),
+        Measured(metric="page_faults", rounds=((peak / 4096 + 0.25,),) * ROUNDS),
         Unavailable(metric="energy", reasons=("RAPL counters are not readable here",)),
     ]
     if backward:

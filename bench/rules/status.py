@@ -82,13 +82,12 @@ def _enough_samples(under: RunUnderTest) -> Iterator[Fault]:
 
 
 def _ranges(under: RunUnderTest) -> Iterator[Fault]:
-    units = {metric.name: metric.unit for metric in metrics()}
+    known = {metric.name: metric for metric in metrics()}
     for one in under.records:
         for name in one.measured:
-            unit = units.get(name)
-            samples = one.samples(name)
-            if not samples or unit is None:
+            if name not in known:
                 continue
+            unit, samples = known[name].unit, one.samples(name)
             low, high = min(samples), max(samples)
             if unit in ("s", "hz", "w") and low <= 0:
                 yield one.fault(f"{name} is {low}, must be more than 0 {unit}")
@@ -96,7 +95,8 @@ def _ranges(under: RunUnderTest) -> Iterator[Fault]:
                 yield one.fault(f"{name} is {low}, must not be negative")
             if unit == "fraction" and high > 1:
                 yield one.fault(f"{name} is {high}, allowed 0..1 (a fraction, not percent)")
-            if unit in _WHOLE and not all(float(s).is_integer() for s in samples):
+            exact = unit in _WHOLE and not known[name].every_round  # else a mean over calls
+            if exact and not all(float(s).is_integer() for s in samples):
                 yield one.fault(f"{name} is not a whole number of {unit}")
 
 
