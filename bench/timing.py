@@ -30,7 +30,7 @@ class Timed:
     seconds: tuple[float, ...]
     """Time of one call, a sample each."""
     faults: float
-    """Minor page faults a call, mean over the block."""
+    """Minor page faults a call, median over the samples."""
     calls: int
     """Timed calls."""
     warmup_calls: int
@@ -123,24 +123,26 @@ def _sample(call: Timeable, protocol: Protocol, block: int, warmup_calls: int) -
     kept: Outputs = ()
     first = (1 - block) % call.sets  # so that the last call of the first sample is on set 0
     index, spent = first, 0.0
-    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    faults: list[float] = []
     while not _is_enough(seconds, spent, protocol):
         result: Outputs = ()
+        faults_before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         before = time.perf_counter_ns()
         for _ in range(block):
             result = call(index)
             index += 1
         now = time.perf_counter_ns()
+        faulted = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults_before
+        faults.append(faulted / block)
         sample_s = (now - before) * 1e-9
         spent += sample_s
         seconds.append(sample_s / block)
         if not kept and spent >= protocol.sample_s / 2 and (index - 1) % call.sets == 0:
             kept = result
         del result
-    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
     return Timed(
         seconds=tuple(seconds),
-        faults=faults / (index - first),
+        faults=statistics.median(faults),
         calls=index - first,
         warmup_calls=warmup_calls,
         spent_s=spent,

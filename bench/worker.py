@@ -198,6 +198,8 @@ def _measure(subject: Subject, round_: int, protocol: Protocol, clock: "_Stages"
         )
         subject.checked = passed.checked
         subject.memo["passed"] = passed
+    elif subject.recipe is not None and subject.recipe.backend is not None:
+        executed = subject.recipe.backend.title
     measurements = _measurements(subject, round_, protocol, clock)
     clock.start("confirm")
     if subject.prepared is not None and passed is not None:

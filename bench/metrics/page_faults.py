@@ -17,7 +17,7 @@ METRIC = Metric(
     unit="count",
     better="lower",
     help=(
-        "Minor page faults a call, mean over the calls timed for the latency with fresh pages. "
+        "Minor page faults a call, median over the samples of the latency with fresh pages. "
         "CPU only."
     ),
     every_round=True,
