@@ -87,6 +87,20 @@ def test_a_package_named_site_would_be_noticed(tmp_path: Path) -> None:
     assert Path(done.stdout.strip()) == tmp_path / "site" / "__init__.py"
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        "import attention_impls",
+        "from attention_impls.registry import load_backend; load_backend('softmax', 'sdpa')",
+        "import attention_impls.backends.softmax_sdpa",
+        "from attention_impls.backends import softmax_sdpa",
+    ],
+)
+def test_the_function_backends_is_not_hidden_by_the_folder_backends(before: str) -> None:
+    done = fresh(f"{before}\nimport attention_impls; print(attention_impls.backends('softmax')[2])")
+    assert done.stdout == "sdpa\n", done.stderr
+
+
 BLOCKED = """
 import importlib.abc, sys
 class Blocked(importlib.abc.MetaPathFinder):
