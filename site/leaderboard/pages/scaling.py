@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from typing import Literal
 
 from bench.curves import crossover, exponent
 from leaderboard.axes import Axis, tokens_axis
@@ -22,14 +23,16 @@ from leaderboard.contexts import (
     LEVEL_WORDS,
     PASSES_WORDS,
     Context,
+    Size,
     by_context,
     slug,
 )
 from leaderboard.curves import Family, families, series_of
 from leaderboard.figures import curves
-from leaderboard.format import decimal, measure, significant, whole
+from leaderboard.format import decimal, listed, measure, significant, whole
 from leaderboard.page import Page
-from leaderboard.results import SIGNS_HELP, Result, View
+from leaderboard.ranking import grouped
+from leaderboard.results import SIGNS_HELP, Exactness, Result, View
 
 FACETS = ("Machine", "Passes", "Level", "Type", "Along")
 
@@ -122,26 +125,33 @@ def _figure(view: View, family: Family, id_: str, metric: str, word: str) -> Blo
     )
 
 
+_OF: dict[Exactness, str] = {
+    "exact": "of exact softmax attention",
+    "approximate": "of its approximations",
+    "own": "of the other mechanisms",
+}
+
+
 def _finding(view: View, family: Family, metric: str) -> str:
-    """Who leads at the smallest and at the largest size, and who did not get there."""
-    words: list[str] = []
-    ends = [family.sizes[0], family.sizes[-1]]
-    for size in ends:
-        able = [r for r in family.at(size) if r.ranked and metric in r.numbers]
-        if not able:
-            words.append(f"At {size.title} nothing was measured.")
-            continue
-        sign = 1 if metric == "latency" else -1
-        best = min(able, key=lambda r: (sign * r.numbers[metric].value, r.case_id))
-        unit = "s" if metric == "latency" else "token/s"
-        words.append(
-            f"At {size.title} {_label(view, best)} leads with "
-            f"{measure(unit, best.numbers[metric].value)}."
-        )
-    failed = sorted({_label(view, r) for r in family.at(ends[1]) if not r.ok})
-    if failed:
-        words.append(f"Not measured there: {', '.join(failed)}.")
-    return " ".join(words)
+    """Who leads each kind of function at the largest size, and who is missing there."""
+    size = family.sizes[-1]
+    words = _leaders(view, family.at(size), metric, size)
+    failed = sorted({_label(view, r) for r in family.at(size) if not r.ok})
+    return f"{words}; not measured there: {listed(failed)}." if failed else f"{words}."
+
+
+def _leaders(view: View, results: Sequence[Result], metric: str, size: Size) -> str:
+    better: Literal["lower", "higher"] = "lower" if metric == "latency" else "higher"
+    parts: list[str] = []
+    for group in grouped(view, results, metric=metric, better=better):
+        best = [p.result for p in group.ranked if p.rank == 1]
+        if best:
+            value = measure("s" if metric == "latency" else "token/s",
+                            best[0].numbers[metric].value)  # fmt: skip
+            verb = "leads" if len(best) == 1 else "tie"
+            names = listed(_label(view, r) for r in best)
+            parts.append(f"{_OF[group.exactness]} {names} {verb} with {value}")
+    return f"At {size.title}, {'; '.join(parts) if parts else 'nothing was measured'}"
 
 
 def _label(view: View, result: Result) -> str:
