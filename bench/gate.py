@@ -13,6 +13,7 @@ The rule, bounded in time and memory:
   outputs by the identity of its inputs.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -46,7 +47,7 @@ class Wrong(Exception):  # noqa: N818 - an outcome of a case, not an error of ou
         self, reason: str, error: float | None = None, allowed: float | None = None
     ) -> None:
         super().__init__(reason)
-        self.outcome = Incorrect(reason=reason, error=error, allowed=allowed)
+        self.outcome = Incorrect(reason=reason, error=_number(error), allowed=_number(allowed))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +121,10 @@ def passed(subject: Subject) -> Passed:
     if not isinstance(found, Passed):
         raise TypeError(f"{subject.case.id}: has not passed the gate")
     return found
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def relative_error(got: Tensor, want: Tensor) -> float:

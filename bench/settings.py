@@ -11,7 +11,8 @@ def apply(device: DeviceKind, threads: int) -> None:
     """Fix threads, precision and algorithm search in this process.
 
     float32 means float32: TF32 is off everywhere. cuDNN searches for the fastest algorithm during
-    warm-up, as training code does.
+    warm-up, as training code does. Every SDPA implementation may be chosen; a backend that wants one
+    of them says so itself.
     """
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
@@ -19,6 +20,13 @@ def apply(device: DeviceKind, threads: int) -> None:
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = True
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = True
+    for enable in (
+        torch.backends.cuda.enable_flash_sdp,
+        torch.backends.cuda.enable_mem_efficient_sdp,
+        torch.backends.cuda.enable_math_sdp,
+        torch.backends.cuda.enable_cudnn_sdp,
+    ):
+        enable(True)
     if device == "cuda":
         torch.cuda.set_device(0)
 

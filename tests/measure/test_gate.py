@@ -131,3 +131,17 @@ def test_input_sets_are_distinct():
     call = call_of(FORWARD)
     assert call.sets >= 2
     assert not torch.equal(call.inputs[0][0], call.inputs[1][0])
+
+
+def test_a_reference_that_is_not_finite_refuses_without_a_number(monkeypatch):
+    twin = gate.Call.in_float64
+
+    def broken(call):
+        found = twin(call)
+        found.inputs[0][0].detach().fill_(float("nan"))
+        return found
+
+    monkeypatch.setattr(gate.Call, "in_float64", broken)
+    with pytest.raises(Wrong, match="differs from the float64 reference by nan") as refusal:
+        judged(FORWARD)
+    assert refusal.value.outcome.error is None
