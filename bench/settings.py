@@ -11,8 +11,8 @@ def apply(device: DeviceKind, threads: int) -> None:
     """Fix threads, precision and algorithm search in this process.
 
     float32 means float32: TF32 is off everywhere. cuDNN searches for the fastest algorithm during
-    warm-up, as training code does. Every SDPA implementation may be chosen; a backend that wants one
-    of them says so itself.
+    warm-up, as training code does. Every SDPA implementation may be chosen; a backend that wants
+    one of them says so itself.
     """
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
