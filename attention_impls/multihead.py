@@ -70,7 +70,8 @@ class MultiHead(nn.Module):
         """Return q, k, v; for streams `qv`, k is q."""
         batch, tokens, _ = x.shape
         parts = self.qkv(x).view(batch, tokens, len(self.streams), self.heads, self.head_dim)
-        parts = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        # split where the streams lie in memory: backward, their gradients are joined in one copy
+        parts = tuple(part.transpose(1, 2) for part in parts.unbind(2))
         return (parts[0], parts[0], parts[1]) if self.streams == "qv" else parts
 
     def forward(self, x: Stream, grid: Grid) -> Stream:

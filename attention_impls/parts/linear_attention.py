@@ -22,6 +22,19 @@ Features = Float[Tensor, "batch heads tokens features"]
 Values = Float[Tensor, "batch heads tokens head_dim"]
 
 
+def one_copy(x: Values) -> Values:
+    """Return x as batched products take it; else each that reads it makes a copy of its own."""
+    return x if x.shape[0] == 1 else x.contiguous()
+
+
+def token_mean(x: Values) -> Float[Tensor, "batch heads 1 head_dim"]:
+    """Return the mean over tokens; float32 for half precision.
+
+    Not `Tensor.mean`, whose gradient is a division for every element: this divides once.
+    """
+    return x.sum(2, keepdim=True, dtype=_accumulator(x)) * (1 / x.shape[2])
+
+
 def key_value_mean(
     k: Float[Tensor, "batch heads keys features"], v: Float[Tensor, "batch heads keys head_dim"]
 ) -> Float[Tensor, "batch heads features head_dim"]:
@@ -52,7 +65,7 @@ def normalised_queries(
         added: epsilon, in units of the mean.
         dtype: of the result.
     """
-    q = q.to(mean_k.dtype)
+    q = one_copy(q.to(mean_k.dtype))
     reciprocal = (q @ mean_k).add_(added).reciprocal()
     in_place = not (q.requires_grad or reciprocal.requires_grad)
     return (q.mul_(reciprocal) if in_place else q * reciprocal).to(dtype)
@@ -67,10 +80,7 @@ def normalised_product(q: Features, k: Features, v: Values, epsilon: float) -> V
         v: values.
         epsilon: added to the sum over tokens in the denominator.
     """
-    # a strided input would be copied by each of the products that reads it
-    q = q.contiguous()
-    mean_k = k.mean(2, dtype=_accumulator(k)).unsqueeze(-1)
-    q = normalised_queries(q, mean_k, epsilon / k.shape[2], v.dtype)
+    q = normalised_queries(q, token_mean(k).mT, epsilon / k.shape[2], v.dtype)
     return q @ key_value_mean(k, v)
 
 

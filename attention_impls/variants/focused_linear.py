@@ -30,7 +30,11 @@ from attention_impls.multihead import (
     merge_heads,
     published_inputs,
 )
-from attention_impls.parts.linear_attention import key_value_mean, normalised_queries
+from attention_impls.parts.linear_attention import (
+    key_value_mean,
+    normalised_queries,
+    token_mean,
+)
 from attention_impls.parts.local_convolution import convolve_heads, local_convolution_flops
 from attention_impls.shapes import AttentionShape, Grid, UnsupportedShape
 from attention_impls.spec import AttentionSpec, Paper, StateDict, Traits
@@ -125,15 +129,14 @@ class FocusedLinearMix(nn.Module):
 
         sharp_k, gain_k = self.focused(k, self.key_shift(inverse, floor), inverse, floor)
         sharp_k = sharp_k * gain_k
-        mean_k = split_heads(sharp_k.mean(1, keepdim=True), k).mT
-        state = key_value_mean(split_heads(sharp_k.to(v.dtype), k), v)
+        sharp_k = split_heads(sharp_k, k)
+        mean_k, state = token_mean(sharp_k).mT, key_value_mean(sharp_k.to(v.dtype), v)
 
         # the gain of a query multiplies numerator and denominator: it is left to epsilon alone
         sharp_q, gain_q = self.focused(q, floor, inverse, floor)
         epsilon = EPSILON if self.mean_denominator else EPSILON / keys
-        sharp_q = split_heads(sharp_q, q).contiguous()
-        q = normalised_queries(sharp_q, mean_k, (epsilon / gain_q).unsqueeze(1), v.dtype)
-        out = q @ state
+        added = (epsilon / gain_q).unsqueeze(1)
+        out = normalised_queries(split_heads(sharp_q, q), mean_k, added, v.dtype) @ state
         if self.dwc is None:
             return out
         if keys != grid.tokens:
