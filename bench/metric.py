@@ -13,8 +13,8 @@ from bench.model import Case, DeviceKind, Measurement, Protocol
 if TYPE_CHECKING:
     from bench.subject import Subject
 
-Unit = Literal["s", "byte", "flop", "count", "j", "w", "hz", "fraction", "relative"]
-"""Base units; `relative` is an error divided by the size of what it is an error of."""
+Unit = Literal["s", "byte", "flop", "count", "j", "w", "hz", "fraction", "relative", "nat"]
+"""Base units; `relative` is an error divided by what it is an error of, `nat` a loss."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
