@@ -22,11 +22,6 @@ Features = Float[Tensor, "batch heads tokens features"]
 Values = Float[Tensor, "batch heads tokens head_dim"]
 
 
-def one_copy(x: Values) -> Values:
-    """Return x as batched products take it; else each that reads it makes a copy of its own."""
-    return x if x.shape[0] == 1 else x.contiguous()
-
-
 def token_mean(x: Values) -> Float[Tensor, "batch heads 1 head_dim"]:
     """Return the mean over tokens; float32 for half precision.
 
@@ -65,7 +60,7 @@ def normalised_queries(
         added: epsilon, in units of the mean.
         dtype: of the result.
     """
-    q = one_copy(q.to(mean_k.dtype))
+    q = q.to(mean_k.dtype).contiguous()
     reciprocal = (q @ mean_k).add_(added).reciprocal()
     in_place = not (q.requires_grad or reciprocal.requires_grad)
     return (q.mul_(reciprocal) if in_place else q * reciprocal).to(dtype)

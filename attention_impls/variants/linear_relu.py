@@ -22,7 +22,6 @@ from attention_impls.parts.linear_attention import (
     causal_normalised_product,
     normalised_product,
     normalised_product_flops,
-    one_copy,
 )
 from attention_impls.shapes import AttentionShape
 from attention_impls.spec import AttentionSpec, Paper, StateDict, Traits
@@ -45,9 +44,8 @@ class LinearReluOptions:
 
 
 def rectified(x: Heads) -> Heads:
-    """Return relu(x) in new memory, in place where x is copied for the products anyway."""
-    copied = one_copy(x)
-    return F.relu(x) if copied is x else F.relu_(copied)
+    """Return relu(x), contiguous: a strided x is copied for the products anyway, so in place."""
+    return F.relu(x) if x.is_contiguous() else F.relu_(x.contiguous())
 
 
 def attend(q: Heads, k: Heads, v: Heads, *, epsilon: float, causal: bool) -> Heads:
