@@ -182,7 +182,8 @@ def check(paths: tuple[Path, ...], results: Path) -> None:
     """Validate results: the one validator that CI and the site use."""
     from bench.rules import check_results
 
-    findings = check_results(results.resolve(), paths)
+    with _explained():
+        findings = check_results(results.resolve(), paths)
     for finding in findings:
         click.echo(str(finding))
     errors = sum(finding.severity == "error" for finding in findings)

@@ -22,7 +22,7 @@ def plan(scope: Scope) -> Plan:
         expected_minutes=0.6,
         protocol=Protocol(
             rounds=3, warmup_s=0.03, warmup_cap_s=0.3, sample_s=0.03, least_samples=5,
-            most_samples=30, timeout_s=30.0, anchor_every=10,
+            most_samples=30, timeout_s=120.0, anchor_every=10,
             memory_limit_bytes=4 * 2**30 if scope.device == "cpu" else None,
         ),
         cases=unique_cases(cases),

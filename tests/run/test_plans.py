@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from attention_impls.registry import UnknownName
-from bench.model import Frontier, TaskRun, Workload, from_json, to_json, Plan
+from bench.model import Frontier, Plan, TaskRun, Workload, from_json, to_json
 from bench.plan import everything, load_plan, only, plan_names
 
 

@@ -1,6 +1,6 @@
 """The last screen's answers: ranked, ties joined, failures listed."""
 
-from bench.model import Crashed, Measured, Ok, Record, TaskRun, Case
+from bench.model import Case, Crashed, Measured, Ok, Record, TaskRun
 from bench.plan import image, workload_case
 from bench.summary import answers, cell_words, failure_lines
 
@@ -28,7 +28,9 @@ def trained(variant: str, seed: int, accuracy: float) -> Record:
             stimulus=TaskRun(task="digits", seed=seed),
         ),
         variant_revision=1,
-        outcome=Ok(measurements=(Measured(metric="accuracy", rounds=((accuracy,),)),), executed="-"),
+        outcome=Ok(
+            measurements=(Measured(metric="accuracy", rounds=((accuracy,),)),), executed="-"
+        ),
     )  # fmt: skip
 
 

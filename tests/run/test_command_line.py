@@ -1,0 +1,121 @@
+"""The command as a person types it: whole runs, errors without tracebacks, resume, repro."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def attnbench(
+    folder: Path, *arguments: str, timeout_s: float = 240
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "bench.cli", *arguments],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'site'}", "COLUMNS": "160"}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which one variant was measured by the smoke plan."""
+    folder = tmp_path_factory.mktemp("measured")
+    done = attnbench(folder, "run", "--plan", "smoke", "--only", "linear_relu")
+    assert done.returncode == 0, done.stderr
+    (folder / "screen.txt").write_text(done.stdout)
+    return folder
+
+
+def test_a_run_ends_with_a_screen_results_and_a_page(measured: Path) -> None:
+    screen = (measured / "screen.txt").read_text()
+    for word in ("fastest forward", "duty", "noise floor", "1 of 1 measured", "index.html"):
+        assert word in screen
+    (run,) = (measured / "results").glob("*/*/run.json")
+    assert str(run.parent) in screen.replace("\n", "")
+    assert (measured / "site" / "_build" / "index.html").is_file()
+    assert not list((measured / ".attnbench").glob("*.jsonl"))
+
+
+def test_check_reads_what_run_wrote_and_refuses_it_when_changed(
+    measured: Path, tmp_path: Path
+) -> None:
+    done = attnbench(measured, "check")
+    assert "R1" not in done.stdout
+    shutil.copytree(measured / "results", tmp_path / "results")
+    (variant,) = (tmp_path / "results").glob("*/*/linear_relu.json")
+    variant.write_text(variant.read_text().replace('"parameters"', '"parameter"', 1))
+    spoiled = attnbench(tmp_path, "check")
+    assert spoiled.returncode == 1
+    assert "linear_relu.json" in spoiled.stdout
+
+
+def test_repro_measures_a_published_row_again(measured: Path) -> None:
+    done = attnbench(measured, "repro", "linear_relu")
+    assert done.returncode in (0, 1), done.stderr
+    assert "published" in done.stdout
+    assert "times that" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "--plan", "quik"), "Did you mean 'quick'"),
+        (("run", "--plan", "smoke", "--only", "nothing"), "matches none"),
+        (("run", "--variant-file", "absent.py"), "no such file"),
+        (("run", "--plan", "smoke", "--only", "linear_relu", "--resume"), "no unfinished run"),
+        (("repro", "nothing"), "no published row"),
+        (("compare", "a", "b"), "no run"),
+    ],
+)
+def test_errors_are_sentences_without_traceback(
+    tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    (tmp_path / "results").mkdir()
+    done = attnbench(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_says_how_to_resume_and_resume_finishes(tmp_path: Path) -> None:
+    arguments = ("run", "--plan", "smoke", "--only", "linear_elu")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "bench.cli", *arguments],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    journal = wait_for_visits(tmp_path, running, visits=2)
+    running.send_signal(signal.SIGINT)
+    stdout, stderr = running.communicate(timeout=60)
+    assert running.returncode == 130, stderr
+    assert "--plan smoke --only linear_elu --resume" in stdout
+    before = journal.read_text()
+    done = attnbench(tmp_path, *arguments, "--resume")
+    assert done.returncode == 0, done.stderr
+    (finished,) = (tmp_path / ".attnbench" / "finished").glob("*.jsonl")
+    assert finished.read_text().startswith(before[: before.rindex("\n")])
+    assert len(list((tmp_path / "results").glob("*/*/run.json"))) == 1
+
+
+def wait_for_visits(folder: Path, running: "subprocess.Popen[str]", visits: int) -> Path:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and running.poll() is None:
+        for journal in (folder / ".attnbench").glob("*.jsonl"):
+            if journal.read_text().count("\n") > visits:
+                return journal
+        time.sleep(0.05)
+    raise AssertionError(f"no {visits} visits were made: {running.communicate()}")
