@@ -1,7 +1,7 @@
 """Every task of this project: `nox -l` lists them, `nox -s NAME` runs one.
 
-All sessions share one virtual environment, `.nox/attnbench`, so that torch is installed once. It is
-installed again only when pyproject.toml, constraints.txt, the interpreter or the folder changes.
+All sessions share one virtual environment, `.nox/attnbench`, so that torch is installed once. Pip
+runs again only when pyproject.toml or constraints.txt changed or a session needs another group.
 Set ATTNBENCH_PYTHON to the path of an interpreter that already has everything (a cluster's own
 torch, say): the sessions then use it as it is and install nothing.
 """
@@ -40,37 +40,35 @@ def environment(session: nox.Session, *groups: str) -> Path:
             f"{platform.python_version()}; install nox with a newer Python"
         )
     python = ENVIRONMENT / SCRIPTS / ("python.exe" if os.name == "nt" else "python")
-    fingerprint = _fingerprint()
-    installed = _installed(python, fingerprint)
-    missing = [group for group in ("project", *groups) if group not in installed]
-    if not missing:
-        return python
-    if not installed:
+    stamp = json.loads(STAMP.read_text(encoding="utf-8")) if STAMP.exists() else {}
+    place, wishes = _place(), _wishes()
+    if stamp.get("place") != place or not python.exists():
+        stamp = {}
         shutil.rmtree(ENVIRONMENT, ignore_errors=True)
         session.log("making the shared environment (once; torch is large, this takes a while)")
         _call(session, sys.executable, "-m", "virtualenv", "--quiet", str(ENVIRONMENT))
+    have = stamp.get("groups", [])
+    if stamp.get("wishes") == wishes and {"project", *groups} <= set(have):
+        return python
+    wanted = sorted({*have, *groups} - {"project"})
     table = nox.project.load_toml(ROOT / "pyproject.toml")
-    wanted = nox.project.dependency_groups(table, *groups)
+    packages = nox.project.dependency_groups(table, *wanted)
     constraints = ["--constraint", str(ROOT / "constraints.txt")]
-    _call(session, str(python), "-m", "pip", "install", *constraints, "-e", str(ROOT), *wanted)
-    stamp = {"fingerprint": fingerprint, "groups": sorted({*installed, "project", *groups})}
+    _call(session, str(python), "-m", "pip", "install", *constraints, "-e", str(ROOT), *packages)
+    stamp = {"place": place, "wishes": wishes, "groups": ["project", *wanted]}
     STAMP.write_text(json.dumps(stamp), encoding="utf-8")
     return python
 
 
-def _fingerprint() -> str:
-    """Digest of everything that decides what has to be installed."""
-    inputs = [(ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
-    where = f"{ROOT} {sys.executable} {platform.python_version()}".encode()
-    return hashlib.sha256(b"\0".join([*inputs, where])).hexdigest()
+def _place() -> str:
+    """What an environment cannot be moved away from: this folder and this interpreter."""
+    return f"{ROOT} {sys.executable} {platform.python_version()}"
 
 
-def _installed(python: Path, fingerprint: str) -> tuple[str, ...]:
-    """Return the groups that are installed and up to date."""
-    if not (python.exists() and STAMP.exists()):
-        return ()
-    stamp = json.loads(STAMP.read_text(encoding="utf-8"))
-    return tuple(stamp["groups"]) if stamp["fingerprint"] == fingerprint else ()
+def _wishes() -> str:
+    """Digest of everything that says which packages are wanted."""
+    files = [(ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+    return hashlib.sha256(b"\0".join(files)).hexdigest()
 
 
 def _call(
