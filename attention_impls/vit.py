@@ -1,6 +1,6 @@
 """A plain pre-norm vision transformer around any variant, for accuracy tasks on small images.
 
-Patch embedding, learned absolute positions, blocks of x + attention(norm(x)) and x + mlp(norm(x)),
+Patch embedding, learned absolute positions that start as 2-D sines and cosines, blocks of x + attention(norm(x)) and x + mlp(norm(x)),
 mean over tokens, linear classifier (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929,
 without the class token: a third of the variants have no published form for one).
 """
@@ -60,6 +60,18 @@ class Block(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
 
+def sine_positions(grid: Grid, channels: int) -> Float[Tensor, "tokens channels"]:
+    """Sines and cosines of row and column at channels / 4 frequencies each, from 1 down to 1/100.
+
+    A start from which small networks learn where things are within a few hundred steps.
+    """
+    frequencies = 100.0 ** -(torch.arange(channels // 4) / (channels // 4))
+    rows = torch.arange(grid.height).repeat_interleave(grid.width)
+    columns = torch.arange(grid.width).repeat(grid.height)
+    angles = [axis[:, None] * frequencies for axis in (rows, columns)]
+    return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
+
+
 class VisionTransformer(nn.Module):
     """Images to class logits, with the attention of one variant in every block."""
 
@@ -70,13 +82,15 @@ class VisionTransformer(nn.Module):
 
         Raises:
             UnsupportedShape: the variant cannot compute this grid.
+            ValueError: channels are not a multiple of 4, which the positions need.
         """
         super().__init__()
         self.grid = size.grid
         channels = size.heads * size.head_dim
+        if channels % 4:
+            raise ValueError(f"{channels} channels; positions need a multiple of 4")
         self.embed = nn.Conv2d(size.image_channels, channels, size.patch_px, size.patch_px)
-        self.positions = nn.Parameter(torch.empty(1, size.grid.tokens, channels))
-        nn.init.trunc_normal_(self.positions, std=0.02)
+        self.positions = nn.Parameter(sine_positions(size.grid, channels).unsqueeze(0))
         self.blocks = nn.ModuleList(
             Block(spec.build(size.shape(), options), channels, int(channels * size.mlp_ratio))
             for _ in range(size.depth)
