@@ -46,7 +46,7 @@ def key_value_mean(
 def normalised_queries(
     q: Features,
     mean_k: Float[Tensor, "batch heads features 1"],
-    added: Tensor | float,
+    added: Tensor | int | float,
     dtype: torch.dtype,
 ) -> Features:
     """Return q_i / (q_i . mean_k + added): what the state is multiplied by, rows normalised.
@@ -66,7 +66,7 @@ def normalised_queries(
     return (q.mul_(reciprocal) if in_place else q * reciprocal).to(dtype)
 
 
-def normalised_product(q: Features, k: Features, v: Values, epsilon: float) -> Values:
+def normalised_product(q: Features, k: Features, v: Values, epsilon: int | float) -> Values:
     """Return the formula above over all tokens.
 
     Args:
@@ -79,7 +79,7 @@ def normalised_product(q: Features, k: Features, v: Values, epsilon: float) -> V
     return q @ key_value_mean(k, v)
 
 
-def causal_normalised_product(q: Features, k: Features, v: Values, epsilon: float) -> Values:
+def causal_normalised_product(q: Features, k: Features, v: Values, epsilon: int | float) -> Values:
     """Return the formula above over j <= i, without a tokens x tokens matrix.
 
     The tokens are cut into chunks: within one, weights are a masked product; all earlier chunks

@@ -54,7 +54,7 @@ LARGEST_PLAIN_POWER = 3
 class FocusedLinearOptions:
     """Options of focused linear attention."""
 
-    focusing_factor: float = 3.0
+    focusing_factor: int | float = 3
     """The power p."""
     local_residual: bool = True
     """Add L, the depthwise convolution of the values."""

@@ -34,7 +34,7 @@ Heads = Float[Tensor, "batch heads tokens head_dim"]
 class LinearEluOptions:
     """Options of elu + 1 linear attention."""
 
-    epsilon: float = 1e-6
+    epsilon: int | float = 1e-6
     """Added to the sum of the weights of a row."""
     qkv_bias: bool = True
     """The projections of queries, keys and values have a bias."""
@@ -49,7 +49,7 @@ def positive(x: Heads) -> Heads:
     return F.elu(x).add_(1)
 
 
-def attend(q: Heads, k: Heads, v: Heads, *, epsilon: float, causal: bool) -> Heads:
+def attend(q: Heads, k: Heads, v: Heads, *, epsilon: int | float, causal: bool) -> Heads:
     """Return O of the module docstring; `causal` sums over j <= i."""
     product = causal_normalised_product if causal else normalised_product
     return product(positive(q), positive(k), v, epsilon)

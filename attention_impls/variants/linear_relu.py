@@ -33,7 +33,7 @@ Heads = Float[Tensor, "batch heads tokens head_dim"]
 class LinearReluOptions:
     """Options of ReLU linear attention."""
 
-    epsilon: float = 1e-6
+    epsilon: int | float = 1e-6
     """Added to the sum of the weights of a row."""
     qkv_bias: bool = True
     """The projections of queries, keys and values have a bias."""
@@ -48,7 +48,7 @@ def rectified(x: Heads) -> Heads:
     return F.relu(x) if x.is_contiguous() else F.relu_(x.contiguous())
 
 
-def attend(q: Heads, k: Heads, v: Heads, *, epsilon: float, causal: bool) -> Heads:
+def attend(q: Heads, k: Heads, v: Heads, *, epsilon: int | float, causal: bool) -> Heads:
     """Return O of the module docstring; `causal` sums over j <= i."""
     product = causal_normalised_product if causal else normalised_product
     return product(rectified(q), rectified(k), v, epsilon)
