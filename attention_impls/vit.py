@@ -1,8 +1,8 @@
 """A plain pre-norm vision transformer around any variant, for accuracy tasks on small images.
 
-Patch embedding, learned absolute positions that start as 2-D sines and cosines, blocks of x + attention(norm(x)) and x + mlp(norm(x)),
-mean over tokens, linear classifier (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929,
-without the class token: a third of the variants have no published form for one).
+Patch embedding, learned absolute positions that start as 2-D sines and cosines, blocks of
+x + attention(norm(x)) and x + mlp(norm(x)), mean over tokens, linear classifier (Dosovitskiy et al.
+2021, https://arxiv.org/abs/2010.11929, without the class token, which some variants cannot take).
 """
 
 from dataclasses import dataclass

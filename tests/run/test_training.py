@@ -77,7 +77,7 @@ def test_the_digits_task_is_far_above_chance_and_bitwise_repeatable(
 
     import bench.tasks.digits as module
 
-    monkeypatch.setattr(module, "RECIPE", replace(RECIPE, epochs=2))
+    monkeypatch.setattr(module, "RECIPE", replace(RECIPE, epochs=4))
     results = [TASK.run(load("softmax"), None, 0, "cpu") for _ in range(2)]
     assert results[0].accuracy == results[1].accuracy
     assert results[0].loss == results[1].loss
