@@ -65,7 +65,7 @@ def plan(scope: Scope) -> Plan:
         purpose="The ten-minute answer for this machine: every variant at three image sizes.",
         expected_minutes=6.0 if scope.device == "cpu" else 3.0,
         protocol=Protocol(
-            rounds=3, warmup_s=0.1, warmup_cap_s=0.5, sample_s=0.1, least_samples=5,
+            rounds=3, warmup_s=0.1, warmup_cap_s=0.3, sample_s=0.1, least_samples=5,
             most_samples=60, sample_cap_s=1.5, timeout_s=120.0, anchor_every=25,
             memory_limit_bytes=4 * 2**30 if scope.device == "cpu" else None,
         ),
