@@ -37,10 +37,11 @@ def key_value_mean(
     per_token = 1 / k.shape[2]
     if k.dtype == _accumulator(k):
         return (k.mT @ v) * per_token
-    # the sum may leave the range of half precision: divide before it is rounded
-    unused = k.new_zeros(())
-    state = torch.baddbmm(unused, k.flatten(0, 1).mT, v.flatten(0, 1), beta=0, alpha=per_token)
-    return state.unflatten(0, v.shape[:2])
+    # half precision could hold neither the sum nor, backward, the product with its gradient:
+    # half of the division is done in the accumulator, the other half on the result
+    unused, root = k.new_zeros(()), per_token**0.5
+    state = torch.baddbmm(unused, k.flatten(0, 1).mT, v.flatten(0, 1), beta=0, alpha=root)
+    return (state * root).unflatten(0, v.shape[:2])
 
 
 def normalised_queries(
