@@ -93,6 +93,7 @@ class FocusedLinearMix(nn.Module):
         """Build for `shape`; its grid binds the module if there is a position encoding."""
         super().__init__()
         self.power = options.focusing_factor
+        self.reduction = options.reduction
         self.mean_denominator = options.denominator == "mean"
         self.bound_to = shape.grid if options.position_encoding else None
         self.scale = (
@@ -115,14 +116,20 @@ class FocusedLinearMix(nn.Module):
         """Return O; with a reduction, k and v hold one token a patch.
 
         Raises:
-            UnsupportedShape: the position encoding belongs to another grid.
+            UnsupportedShape: the position encoding belongs to another grid, or k holds another
+                number of tokens than the reduction leaves.
         """
         if self.bound_to is not None and grid != self.bound_to:
             raise UnsupportedShape(
                 f"focused_linear: grid is {grid}, must be {self.bound_to}, the one of its position "
                 "encoding; build for this grid, or with position_encoding=False"
             )
-        keys = k.shape[2]
+        keys = (grid.height // self.reduction) * (grid.width // self.reduction)
+        if k.shape[2] != keys:
+            raise UnsupportedShape(
+                f"focused_linear: {k.shape[2]} keys, grid {grid} with reduction {self.reduction} "
+                f"needs {keys}: reduce the tokens before they become keys and values"
+            )
         inverse = self.inverse_scale(v)
         floor = inverse * EPSILON
         v = v.contiguous()

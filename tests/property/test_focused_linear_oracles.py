@@ -175,6 +175,9 @@ def test_what_cannot_be_computed_is_refused() -> None:
     tall = AttentionShape(1, Grid(16, 1), HEADS, WIDTH)
     with pytest.raises(UnsupportedShape, match="no patch of 2x2"):
         SPEC.build(tall, FocusedLinearOptions(reduction=2))
+    unreduced = built(grid, replace(PLAIN, reduction=2))
+    with pytest.raises(UnsupportedShape, match="16 keys, grid 4x4 with reduction 2 needs 4"):
+        unreduced.mix(*qkvx(grid), grid)
     with pytest.raises(UnsupportedShape, match="grid 4x4 needs 16"):
         built(grid, FocusedLinearOptions(reduction=2))(torch.zeros(2, 15, CHANNELS), grid)
 
