@@ -79,6 +79,11 @@ def swept(path, plan, progress=None):
         return merge.records(plan, journal), merge.conditions(plan, journal), journal.entries
 
 
+def heed_ctrl_c() -> None:
+    """A suite started in the background of a script is deaf to Ctrl-C, and so are its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(path: Path) -> "subprocess.Popen[bytes]":
     folders = [ROOT, ROOT / "tests", ROOT / "tests" / "measure"]
     process = subprocess.Popen(
@@ -87,6 +92,7 @@ def start(path: Path) -> "subprocess.Popen[bytes]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - this process has one thread
     )
     assert process.stdout is not None
     process.stdout.readline()

@@ -12,8 +12,8 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from attention_impls import backends, names
-from bench.memory import traced_peak_bytes
-from bench.plan import everything, image, workload_case
+from bench.memory import counted_peak
+from bench.plan import image, workload_case
 from bench.subject import CannotRun, shape_of, subject_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -50,10 +50,7 @@ def test_layer(
     benchmark.group = f"{side} px {passes} {DTYPE}"
     benchmark.extra_info["flops_forward"] = subject.spec.flops(shape)
     with call.mode():
-        if benchmark.disabled:
-            benchmark.extra_info["peak_memory_bytes"] = None
-        elif DEVICE == "cpu":
-            benchmark.extra_info["peak_memory_bytes"] = traced_peak_bytes(call)
         output = benchmark(call, 0)
-    assert output[0].shape == call.output_shape
-    assert everything(DEVICE).device == DEVICE
+    if not benchmark.disabled:
+        benchmark.extra_info["peak_memory_bytes"] = counted_peak(call)
+    assert output[0].shape == call.recipe.output_shape(shape)

@@ -92,12 +92,22 @@ def test_errors_are_sentences_without_traceback(
     assert "Traceback" not in done.stderr
 
 
+def heed_ctrl_c() -> None:
+    """A suite started in the background of a script is deaf to Ctrl-C, and so are its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_says_how_to_resume_and_resume_finishes(tmp_path: Path) -> None:
     arguments = ("run", "--plan", "smoke", "--only", "linear_elu")
     running = subprocess.Popen(
         [sys.executable, "-m", "bench.cli", *arguments],
-        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - this process has one thread
+    )
     journal = wait_for_visits(tmp_path, running, visits=2)
     running.send_signal(signal.SIGINT)
     stdout, stderr = running.communicate(timeout=60)
