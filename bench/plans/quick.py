@@ -1,7 +1,7 @@
 """The ten-minute answer for this machine: every variant at three image sizes.
 
-Cost: about eight minutes on 2 CPU cores, two on one GPU. Expected result: a ranking per size, forward
-and forward+backward, throughput at the three batch policies, the largest token count in a fixed
+Cost: about eight minutes on 2 CPU cores, two on one GPU. Expected result: a ranking per size,
+forward and forward+backward, throughput at the three batch policies, the largest token count in a fixed
 memory budget, and accuracy on scikit-learn's digits with three seeds.
 """
 
