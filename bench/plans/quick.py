@@ -1,8 +1,8 @@
 """The ten-minute answer for this machine: every variant at three image sizes.
 
 Cost: about eight minutes on 2 CPU cores, two on one GPU. Expected result: a ranking per size,
-forward and forward+backward, throughput at the three batch policies, the largest token count in a fixed
-memory budget, and accuracy on scikit-learn's digits with three seeds.
+forward and forward+backward, throughput at the three batch policies, the largest token count in a
+fixed memory budget, and accuracy on scikit-learn's digits with three seeds.
 """
 
 from collections.abc import Iterator
