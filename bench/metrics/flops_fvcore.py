@@ -3,14 +3,18 @@
 from bench import applies
 from bench.counting import fvcore_flops
 from bench.metric import Metric
-from bench.model import Measured, Protocol
+from bench.model import Measured, Protocol, Unavailable
 from bench.subject import Subject
 
 
-def _measure(subject: Subject, _protocol: Protocol) -> Measured:
+def _measure(subject: Subject, _protocol: Protocol) -> Measured | Unavailable:
     call = subject.call
-    flops = fvcore_flops(call.layer, call.shape, subject.case.level).flops
-    return Measured(metric="flops_fvcore", rounds=((flops,),))
+    count = fvcore_flops(call.layer, call.shape, subject.case.level)
+    if count.unseen:
+        operators = ", ".join(sorted(count.unseen))
+        reason = f"fvcore has no handle for {operators}: its count would miss them"
+        return Unavailable(metric="flops_fvcore", reasons=(reason,))
+    return Measured(metric="flops_fvcore", rounds=((count.flops,),))
 
 
 METRIC = Metric(
