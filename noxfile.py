@@ -97,7 +97,7 @@ def tests(session: nox.Session) -> None:
     """Run the whole test suite, without a GPU or a network: `-- tests/docs -k readme`."""
     python = environment(session, "tests")
     session.chdir(ROOT)
-    parallel = ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]
+    parallel = ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadgroup"]
     chosen = session.posargs or ["-m", "not gpu", *parallel]
     # threads that wait for each other by spinning make small operators many times slower
     one_thread: dict[str, str | None] = {"OMP_NUM_THREADS": "1"}

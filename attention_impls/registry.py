@@ -54,6 +54,11 @@ def outside_files() -> tuple[Path, ...]:
     return tuple(_outside.values())
 
 
+def outside_names() -> tuple[str, ...]:
+    """Return the names of the variants made known by `add_variant_file`, in that order."""
+    return tuple(_outside)
+
+
 def names() -> tuple[str, ...]:
     """Return the names of all variants, sorted."""
     return tuple(sorted({*names_in(_HERE / "variants"), *_outside}))

@@ -117,7 +117,7 @@ def run(
     _add_variants(variant_files)
     chosen = _device(device)
     with _explained():
-        plan = plans.load_plan(plan_name, plans.everything(chosen, _dtypes(dtypes)))
+        plan = plans.load_plan(plan_name, plans.everything(chosen, _dtypes(dtypes), only))
         if only is not None:
             plan = plans.only(plan, only)
     order = Order(

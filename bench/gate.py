@@ -24,6 +24,7 @@ from attention_impls.shapes import AttentionShape, Grid
 from attention_impls.spec import DType, Tolerance
 from bench.failures import is_out_of_memory
 from bench.model import Incorrect
+from bench.receipt import SEED, receipt
 from bench.subject import Call, CannotRun, Outputs, Subject
 
 REFERENCE_TOLERANCE: dict[DType, Tolerance] = {
@@ -37,7 +38,6 @@ FLOP_LIMIT_FIRST_ROUND = 8e9
 FLOP_LIMIT_LATER = 1e9
 """The same in later rounds, where the case has passed before and a new process is checked."""
 _PRINTS = 512
-_SEED = 1
 
 
 class Wrong(Exception):  # noqa: N818 - an outcome of a case, not an error of ours
@@ -61,8 +61,10 @@ class Passed:
     worst_gradient: str | None
     checked: str | None
     """Shape of the comparison with float64, where it is not the case's own."""
-    prints: tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]]
+    prints: tuple[Outputs, Outputs]
     """A few elements of each result on the first two input sets."""
+    receipt: tuple[float, ...]
+    """Values of the output on the first input set that are published."""
 
 
 def admit(call: Call, *, flop_limit: float) -> Passed:
@@ -71,7 +73,7 @@ def admit(call: Call, *, flop_limit: float) -> Passed:
     Raises:
         Wrong: with what was compared and how it failed.
     """
-    prints = _behaviour(call)
+    prints, published = _behaviour(call)
     for shape in _shapes(call, flop_limit):
         own = shape == call.shape
         try:
@@ -87,6 +89,7 @@ def admit(call: Call, *, flop_limit: float) -> Passed:
             worst_gradient=worst,
             checked=None if own else f"batch {shape.batch}, grid {shape.grid}",
             prints=prints,
+            receipt=published,
         )
     raise CannotRun(("no shape is small enough for the float64 reference",))
 
@@ -134,9 +137,9 @@ def relative_error(got: Tensor, want: Tensor) -> float:
     return difference / scale if scale > 0 else difference
 
 
-def _behaviour(call: Call) -> tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]]:
+def _behaviour(call: Call) -> tuple[tuple[Outputs, Outputs], tuple[float, ...]]:
     before = [t.detach().clone() for t in call.inputs[0]]
-    torch.manual_seed(_SEED)
+    torch.manual_seed(SEED)
     with call.mode():
         first = call(0)
     _form(call, first)
@@ -147,8 +150,8 @@ def _behaviour(call: Call) -> tuple[tuple[Tensor | None, ...], tuple[Tensor | No
     out = _tensor(first[0])
     if out.untyped_storage().data_ptr() in call.resident:
         raise Wrong("the output lies in the memory of an input or parameter")
-    prints = tuple(map(_print, first))
-    torch.manual_seed(_SEED)
+    prints, published = tuple(map(_print, first)), receipt(out)
+    torch.manual_seed(SEED)
     with call.mode():
         second = call(1)
     _form(call, second)
@@ -156,7 +159,7 @@ def _behaviour(call: Call) -> tuple[tuple[Tensor | None, ...], tuple[Tensor | No
         raise Wrong("the output lies in the memory of the previous output, which was still in use")
     if torch.equal(_tensor(second[0]), out):
         raise Wrong("different inputs gave the same output: it is cached or ignores its inputs")
-    return prints, tuple(map(_print, second))
+    return (prints, tuple(map(_print, second))), published
 
 
 def _form(call: Call, results: Outputs) -> None:
@@ -176,12 +179,12 @@ def _form(call: Call, results: Outputs) -> None:
 
 def _against_float64(call: Call) -> tuple[float, float | None, str | None]:
     """Compare each result with float64; return the relative errors of output and gradients."""
-    torch.manual_seed(_SEED)
+    torch.manual_seed(SEED)
     with call.mode():
         got = call(0)
     _form(call, got)
     exact = call.in_float64()
-    torch.manual_seed(_SEED)
+    torch.manual_seed(SEED)
     with exact.mode():
         want = exact(0)
     errors: dict[str, float] = {}

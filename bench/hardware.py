@@ -1,4 +1,4 @@
-"""Limits of this machine, measured at the start of a run."""
+"""Limits of this machine, measured at the start and at the end of a run."""
 
 import math
 import time

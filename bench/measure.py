@@ -3,7 +3,7 @@
 machine -> journal -> executor -> records -> results/<hardware_id>/<run_id>/
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from bench import launch, merge, submission
 from bench.checkout import checkout
 from bench.executor import Progress, executor
 from bench.journal import Header, Journal, JournalError, describe_variants
-from bench.model import Conditions, DeviceKind, Plan, Record, Run, VariantRecords
+from bench.model import Ceiling, Conditions, DeviceKind, Plan, Record, Run, VariantRecords
 
 JOURNALS = Path(".attnbench")
 """Where unfinished runs are kept, below the folder that holds results/."""
@@ -58,7 +58,9 @@ def measure(order: Order, progress: Progress) -> Finished:
     folder = order.results.parent / JOURNALS
     with _resumed(folder, header) if order.resume else _fresh(folder, header) as journal:
         executor(order.executor).run(order.plan, journal, order.device, progress)
-        finished = _written(order, journal)
+        progress.note("measuring the machine's own limits again")
+        _, later = launch.measure_machine(order.device, order.threads)
+        finished = _written(order, journal, joined(journal.header.ceilings, later))
         journal.path.rename(_done(journal.path))
     return finished
 
@@ -123,7 +125,25 @@ def _done(path: Path) -> Path:
     return finished / path.name
 
 
-def _written(order: Order, journal: Journal) -> Finished:
+def joined(first: tuple[Ceiling, ...], later: tuple[Ceiling, ...]) -> tuple[Ceiling, ...]:
+    """Add the samples of `later` to each ceiling of `first`.
+
+    A limit is the best of its samples. Those of one moment can all be disturbed, and calls timed
+    later would then beat the limit.
+
+    Raises:
+        ValueError: the two do not measure the same.
+    """
+    if [(c.name, c.unit) for c in first] != [(c.name, c.unit) for c in later]:
+        raise ValueError(
+            f"ceilings {[c.name for c in first]} cannot be joined with {[c.name for c in later]}"
+        )
+    return tuple(
+        replace(a, samples=a.samples + b.samples) for a, b in zip(first, later, strict=True)
+    )
+
+
+def _written(order: Order, journal: Journal, ceilings: tuple[Ceiling, ...]) -> Finished:
     header = journal.header
     records = merge.records(order.plan, journal)
     conditions = merge.conditions(order.plan, journal)
@@ -139,7 +159,7 @@ def _written(order: Order, journal: Journal) -> Finished:
         only=header.only,
         protocol=order.plan.protocol,
         environment=header.environment,
-        ceilings=header.ceilings,
+        ceilings=ceilings,
         conditions=conditions,
         files={},
     )

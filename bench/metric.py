@@ -13,8 +13,9 @@ from bench.model import Case, DeviceKind, Measurement, Protocol
 if TYPE_CHECKING:
     from bench.subject import Subject
 
-Unit = Literal["s", "byte", "flop", "count", "j", "w", "hz", "fraction", "relative", "nat"]
-"""Base units; `relative` is an error divided by what it is an error of, `nat` a loss."""
+Unit = Literal["s", "byte", "flop", "count", "j", "w", "hz", "fraction", "relative", "nat", "value"]
+"""Base units; `relative` is an error divided by what it is an error of, `nat` a loss, `value` an
+element of an output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from attention_impls.registry import backends, names, names_in, unknown
+from attention_impls.registry import backends, names, names_in, outside_names, unknown
 from bench.model import (
     BatchPolicy,
     Case,
@@ -35,6 +35,13 @@ class Scope:
     device: DeviceKind
     dtypes: tuple[DType, ...] | None
     """dtypes asked for on the command line; None leaves the choice to the plan."""
+    asked: tuple[str, ...] = ()
+    """Variants that the user named or brought; a plan that measures a choice measures them too."""
+
+    def choose(self, *few: str) -> "Scope":
+        """The scope of those of `few` that there are, and of every variant asked for."""
+        kept = (v for v in self.variants if v in few or v in self.asked)
+        return replace(self, variants=tuple(kept))
 
     def dtypes_or(self, *default: DType) -> tuple[DType, ...]:
         """The dtypes asked for, else the plan's own."""
@@ -73,9 +80,21 @@ def load_plan(name: str, scope: Scope) -> Plan:
     return plan
 
 
-def everything(device: DeviceKind, dtypes: tuple[DType, ...] | None = None) -> Scope:
-    """Scope of all variants known now."""
-    return Scope(variants=names(), device=device, dtypes=dtypes)
+def everything(
+    device: DeviceKind, dtypes: tuple[DType, ...] | None = None, pattern: str | None = None
+) -> Scope:
+    """Scope of all variants known now.
+
+    Args:
+        device: what the plan is for.
+        dtypes: those asked for, None for the plan's own.
+        pattern: `--only`; the variants that it names, up to its first slash, count as asked for.
+    """
+    known = names()
+    wanted = (pattern or "").partition("/")[0]
+    named = (name for name in known if fnmatchcase(name, wanted))
+    asked = dict.fromkeys((*named, *outside_names()))
+    return Scope(variants=known, device=device, dtypes=dtypes, asked=tuple(asked))
 
 
 def only(plan: Plan, pattern: str) -> Plan:

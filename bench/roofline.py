@@ -1,7 +1,7 @@
 """What the machine could do at best: work, least traffic, floor and efficiency. Imports no torch.
 
 Floor = max(FLOPs / peak, least bytes / bandwidth, overhead of a call), with the peak, bandwidth and
-overhead that were measured on the same machine at the start of the same run.
+overhead that were measured on the same machine in the same run.
 """
 
 from collections.abc import Mapping

@@ -90,6 +90,10 @@ class Recipe:
                 reasons += self.backend.unsupported(self.execution(shape))
         return tuple(reasons)
 
+    def reference(self) -> "Recipe":
+        """Return the recipe without its backend, on the CPU."""
+        return replace(self, backend=None, device="cpu")
+
     def layer(self, shape: AttentionShape) -> nn.Module:
         """Build the reference layer in evaluation mode; its weights are not filled yet."""
         torch.manual_seed(_BUILD_SEED)

@@ -1,4 +1,7 @@
-"""The ten-minute answer for this machine: every variant at three image sizes.
+"""The ten-minute answer for this machine: the founding papers' variants at three image sizes.
+
+`--only NAME` measures any other variant the same way, `--variant-file FILE` one of your own beside
+them; plan standard measures all.
 
 Cost: about eight minutes on 2 CPU cores, two on one GPU. Expected result: a ranking per size,
 forward and forward+backward, throughput at the three batch policies, the largest token count in a
@@ -20,6 +23,11 @@ from bench.plan import (
 )
 
 _MIB = 2**20
+_CHOSEN = (
+    "focused_linear", "inline", "linear_elu", "linear_relu", "linformer", "nystromformer",
+    "performer", "soft", "soft_norm", "softmax",
+)  # fmt: skip
+"""What the three founding papers propose and compare with."""
 
 
 def _cases(scope: Scope) -> Iterator[Case]:
@@ -53,6 +61,7 @@ def _cases(scope: Scope) -> Iterator[Case]:
 
 def plan(scope: Scope) -> Plan:
     """Build the quick plan."""
+    scope = scope.choose(*_CHOSEN)
     dtype = scope.dtypes_or("float32" if scope.device == "cpu" else "bfloat16")[0]
     pairs = (
         workload_case(v, b, image(side), dtype=dtype, passes="forward")
@@ -62,7 +71,7 @@ def plan(scope: Scope) -> Plan:
     )
     return Plan(
         name="quick",
-        purpose="The ten-minute answer for this machine: every variant at three image sizes.",
+        purpose="The ten-minute answer for this machine: ten variants at three image sizes.",
         expected_minutes=8.0 if scope.device == "cpu" else 3.0,
         protocol=Protocol(
             rounds=3, warmup_s=0.1, warmup_cap_s=0.2, sample_s=0.1, least_samples=5,

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bench.rules import accuracy, across, identity, physics, statistics, status
+from bench.rules import accuracy, across, identity, physics, receipts, statistics, status
 from bench.rules.rule import Finding, ResultsUnderTest, RunRule, RunUnderTest, Severity, TreeRule
 from bench.submission import StoredRun, read_results
 
@@ -11,6 +11,7 @@ __all__ = ["RUN_RULES", "TREE_RULES", "Finding", "Severity", "check_results", "c
 
 RUN_RULES: tuple[RunRule, ...] = (
     *identity.RULES, *status.RULES, *physics.RULES, *statistics.RULES, *accuracy.RULES,
+    *receipts.RULES,
 )  # fmt: skip
 TREE_RULES: tuple[TreeRule, ...] = across.RULES
 _CLOCK_ERROR = timedelta(hours=24)

@@ -1,7 +1,9 @@
 """Rules about outcomes: what each must carry, and that nothing was picked out."""
 
+import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 from bench.metric import Unit, metrics
@@ -91,7 +93,7 @@ def _ranges(under: RunUnderTest) -> Iterator[Fault]:
             low, high = min(samples), max(samples)
             if unit in ("s", "hz", "w") and low <= 0:
                 yield one.fault(f"{name} is {low}, must be more than 0 {unit}")
-            elif low < 0:
+            elif low < 0 and unit != "value":
                 yield one.fault(f"{name} is {low}, must not be negative")
             if unit == "fraction" and high > 1:
                 yield one.fault(f"{name} is {high}, allowed 0..1 (a fraction, not percent)")
@@ -197,28 +199,43 @@ def _plan_unknown(under: RunUnderTest) -> Iterator[Fault]:
 
 
 def _plan_that_ran(under: RunUnderTest) -> Plan | None:
-    """The plan of this tree with the run's digest, if there is one."""
+    """The plan of this tree with the run's digest, if there is one.
+
+    A plan grows with every variant added to the tree, so it is tried as it is now and with the
+    variants that the run knew.
+    """
     run = under.run
     if run.plan not in plan_names():
         return None
     dtypes: list[DType] = sorted({one.workload.dtype for one in under.records if one.workload})
     asked: list[tuple[DType, ...]] = [(), tuple(dtypes)]
     asked.extend((dtype,) for dtype in dtypes)
-    for choice in asked:
-        plan = _plan(run.plan, run.environment.device, choice)
-        if run.only is not None:
-            try:
-                plan = only(plan, run.only)
-            except ValueError:
-                continue
-        if plan.digest == run.plan_digest:
+    recorded = frozenset(one.record.case.variant for one in under.records)
+    for choice, known in itertools.product(asked, (None, recorded)):
+        plan = _plan(run.plan, run.environment.device, choice, run.only, known)
+        if plan is not None and plan.digest == run.plan_digest:
             return plan
     return None
 
 
 @cache
-def _plan(name: str, device: DeviceKind, dtypes: tuple[DType, ...]) -> Plan:
-    return load_plan(name, everything(device, dtypes or None))
+def _plan(
+    name: str,
+    device: DeviceKind,
+    dtypes: tuple[DType, ...],
+    pattern: str | None,
+    known: frozenset[str] | None,
+) -> Plan | None:
+    scope = everything(device, dtypes or None, pattern)
+    if known is not None:
+        scope = replace(scope, variants=tuple(v for v in scope.variants if v in known))
+    plan = load_plan(name, scope)
+    if pattern is None:
+        return plan
+    try:
+        return only(plan, pattern)
+    except ValueError:
+        return None
 
 
 def _reasons(under: RunUnderTest) -> Iterator[Fault]:

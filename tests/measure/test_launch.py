@@ -45,7 +45,7 @@ def test_a_machine_is_measured_in_a_process_of_its_own():
 
 def test_a_machine_that_cannot_be_measured_says_why(monkeypatch):
     monkeypatch.setattr("bench.launch._MACHINE_S", 0.0)
-    monkeypatch.setattr("bench.launch._START_S", 0.05)
+    monkeypatch.setattr("bench.launch.START_S", 0.05)
     with pytest.raises(LaunchError, match="could not be measured"):
         measure_machine("cpu", 1)
 

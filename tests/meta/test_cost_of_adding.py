@@ -86,7 +86,7 @@ def test_it_is_in_the_catalogue_that_pages_read(
     assert name in after["catalogue"][kind]
 
 
-@pytest.mark.parametrize("plan", ["smoke", "quick", "standard", "full", "lengths"])
+@pytest.mark.parametrize("plan", ["smoke", "standard", "full", "lengths"])
 def test_every_plan_measures_the_new_variant_and_backend(
     plan: str, before_and_after: tuple[Any, Any, Path]
 ) -> None:

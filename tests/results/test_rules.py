@@ -258,6 +258,11 @@ PLANTED: dict[str, tuple[Changed, ...]] = {
     "R416": (both(environment(power_limit_w=100.0), both(
         metric(ONE, "energy", (90.0,), (90.0,), (90.0,)),
         metric(ONE, "latency_sustained", SAME, SLOW, SAME[::-1]))),),
+    "R801": (
+        metric(timed(224), "receipt", tuple(0.1 * n for n in range(8))),
+        metric(timed(224), "receipt", (0.5,)),
+    ),
+    "R802": (metric(ONE, "receipt"),),
     "R501": (metric(ONE, "latency", (0.05,) * 6, (0.05,) * 6, (0.05,) * 6),
              metric(ONE, "latency", SAME, SLOW, SAME)),
     "R502": (metric(ONE, "latency", *(((0.05, 0.051, 0.052) * 4)[n:] for n in range(3))),),
@@ -354,12 +359,22 @@ def test_a_missing_case_is_found(planned: Path) -> None:
 def test_a_part_of_a_plan_is_complete_when_it_says_so(tmp_path: Path) -> None:
     from bench.plan import only
 
-    plan = only(load_plan("quick", everything("cpu")), "softmax")
+    plan = only(load_plan("quick", everything("cpu")), "softmax/sdpa")
     folder = write_planned(tmp_path, plan)
     (stored,) = read_results(tmp_path)[0]
     assert rules_found(stored) == {"R312": "review"}
-    assert rules_found(header(only="softmax")(stored)) == {}
+    assert rules_found(header(only="softmax/sdpa")(stored)) == {}
     assert folder.is_dir()
+
+
+def test_a_run_stays_complete_when_variants_are_added_to_the_tree(tmp_path: Path) -> None:
+    known = replace(everything("cpu"), variants=("inline", "softmax"))
+    plan = load_plan("quick", known)
+    write_planned(tmp_path, plan)
+    (stored,) = read_results(tmp_path)[0]
+    assert rules_found(stored) == {}
+    foreign = header(plan_digest=load_plan("quick", everything("cpu")).digest)(stored)
+    assert rules_found(foreign) == {"R312": "review"}
 
 
 def test_unreadable_files_are_findings(tmp_path: Path) -> None:

@@ -1,12 +1,21 @@
 """Plans: found by file, ids unique, `--only` keeps what it names, digests move with contents."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from attention_impls import registry
 from attention_impls.registry import UnknownName
+from bench import plan as plan_module
 from bench.model import Frontier, Plan, TaskRun, Workload, from_json, to_json
 from bench.plan import everything, load_plan, only, plan_names
+
+FOUNDING = (
+    *("focused_linear", "inline", "linear_elu", "linear_relu", "linformer", "nystromformer"),
+    *("performer", "soft", "soft_norm", "softmax"),
+)
 
 
 @pytest.mark.parametrize("name", plan_names())
@@ -28,6 +37,8 @@ def test_the_digest_changes_if_and_only_if_the_contents_change() -> None:
     assert plan.digest == load_plan("smoke", everything("cpu")).digest
     other = replace(plan, protocol=replace(plan.protocol, rounds=plan.protocol.rounds + 1))
     assert other.digest != plan.digest
+    assert replace(plan, expected_minutes=99.0, purpose="Said otherwise.").digest == plan.digest
+    assert replace(plan, cases=plan.cases[1:]).digest != plan.digest
 
 
 def test_standard_covers_the_sweep_that_the_issue_names() -> None:
@@ -52,6 +63,23 @@ def test_only_keeps_what_it_names_and_the_noise_pair() -> None:
     assert kept.digest != plan.digest
     by_backend = only(plan, "softmax/sdpa")
     assert {(c.variant, c.backend) for c in by_backend.cases} == {("softmax", "sdpa")}
+
+
+def test_quick_measures_a_choice_and_whatever_is_asked_for(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(registry, "_outside", {})
+    source = Path(__file__).parents[1] / "meta" / "toy_linear.py"
+    registry.add_variant_file(shutil.copy(source, tmp_path / "brought.py"))
+    monkeypatch.setattr(plan_module, "names", lambda: (*FOUNDING, "brought", "later"))
+    monkeypatch.setattr(plan_module, "backends", lambda _variant: ("reference",))
+
+    def measured(pattern: str | None) -> set[str]:
+        scope = everything("cpu", pattern=pattern)
+        return {case.variant for case in load_plan("quick", scope).cases}
+
+    assert measured(None) == {*FOUNDING, "brought"}
+    assert measured("late*/reference") == {*FOUNDING, "brought", "later"}
+    assert measured("*512*") == {*FOUNDING, "brought"}
+    registry.load.cache_clear()
 
 
 def test_only_that_matches_nothing_is_an_error_with_the_names() -> None:
