@@ -373,8 +373,9 @@ def test_a_run_stays_complete_when_variants_are_added_to_the_tree(tmp_path: Path
     write_planned(tmp_path, plan)
     (stored,) = read_results(tmp_path)[0]
     assert rules_found(stored) == {}
-    foreign = header(plan_digest=load_plan("quick", everything("cpu")).digest)(stored)
-    assert rules_found(foreign) == {"R312": "review"}
+    whole = header(plan_digest=load_plan("quick", everything("cpu")).digest)(stored)
+    assert rules_found(whole) == {"R311": "error"}  # says all variants, has two
+    assert rules_found(header(plan_digest="0" * 64)(stored)) == {"R312": "review"}
 
 
 def test_unreadable_files_are_findings(tmp_path: Path) -> None:
