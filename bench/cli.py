@@ -188,6 +188,8 @@ def check(paths: tuple[Path, ...], results: Path) -> None:
         click.echo(str(finding))
     errors = sum(finding.severity == "error" for finding in findings)
     click.echo(f"{errors} errors, {len(findings) - errors} other findings")
+    if findings:
+        click.echo("docs/rules/ has a page for each rule: what it finds, why, and what to do")
     raise SystemExit(1 if errors else 0)
 
 
