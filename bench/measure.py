@@ -3,6 +3,7 @@
 machine -> journal -> executor -> records -> results/<hardware_id>/<run_id>/
 """
 
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from attention_impls.registry import outside_files
 from bench import launch, merge, submission
 from bench.checkout import checkout
 from bench.executor import Progress, executor
-from bench.journal import Header, Journal, JournalError, describe_variants
+from bench.journal import Header, Journal, JournalError, describe_tasks, describe_variants
 from bench.model import Conditions, DeviceKind, Plan, Record, Run, VariantRecords
 
 JOURNALS = Path(".attnbench")
@@ -60,6 +61,8 @@ def measure(order: Order, progress: Progress) -> Finished:
         executor(order.executor).run(order.plan, journal, order.device, progress)
         finished = _written(order, journal)
         journal.path.rename(_done(journal.path))
+        # every training of the run is in its record now
+        shutil.rmtree(journal.path.with_suffix(""), ignore_errors=True)
     return finished
 
 
@@ -80,6 +83,7 @@ def described(
         dirty=code.dirty or bool(outside_files()),
         only=only,
         variants=describe_variants(plan),
+        tasks=describe_tasks(plan),
         variant_files=tuple(str(path) for path in outside_files()),
     )
 
