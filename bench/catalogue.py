@@ -100,6 +100,9 @@ def read_catalogue() -> Catalogue:
                 help=t.help,
                 chance=t.chance,
                 test_items=t.test_items,
+                tokens=t.tokens,
+                recipe_sha256=t.recipe_sha256,
+                recipe=t.recipe_numbers,
             )
             for t in tasks
         ),

@@ -237,6 +237,97 @@ def export(run_id: str | None, results: Path, form: str, out: Path | None) -> No
         out.write_text(text, encoding="utf-8")
 
 
+@main.command()
+@click.argument("dataset", required=False)
+def download(dataset: str | None) -> None:
+    """Bring a data set to this machine, with its checksum. Without DATASET: list them."""
+    from bench.download import download as fetched
+    from bench.download import folders, sources
+
+    known = {source.name: source for source in sources()}
+    if dataset is None:
+        for source in known.values():
+            size = f"{source.size_bytes / 1e6:.0f} MB" if source.remotes else "not to be downloaded"
+            click.echo(f"{source.name:22} {source.title}  [{size}]  {folders(source)[0]}")
+        return
+    if dataset not in known:
+        raise _Failure(f"data set {dataset!r}: allowed {', '.join(known)}")
+    with _explained():
+        click.echo(fetched(known[dataset], click.echo))
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+@_RESULTS
+@_DEVICE
+@click.option("--variant", "variants", multiple=True, help="May be repeated. Default: its own.")
+@click.option("--task", default="digits", show_default=True, help="Networks are trained on it.")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings a network."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
+def analyse(
+    names: tuple[str, ...],
+    results: Path,
+    device: str | None,
+    variants: tuple[str, ...],
+    task: str,
+    seeds: int,
+    threads: int | None,
+) -> None:
+    """Ask why: run analyses (without NAMES: list them) and write results/analyses/."""
+    from bench.analysis import analysis, analysis_names
+    from bench.analyst import analysed
+
+    if not names:
+        for name in analysis_names():
+            click.echo(f"{name:18} {analysis(name).question}")
+        return
+    with _explained():
+        for name in names:
+            path, report = analysed(
+                analysis(name),
+                results.resolve(),
+                device=_device(device),
+                variants=variants,
+                task=task,
+                seeds=tuple(range(seeds)),
+                threads=threads or _usable_cpus(),
+                note=click.echo,
+            )
+            click.echo(f"{report.finding}\n{path}")
+
+
+@main.command()
+@_DEVICE
+@click.option("--variant", default="inline", show_default=True, help="Attention of every block.")
+@click.option(
+    "--epochs", type=click.IntRange(min=1), default=100, show_default=True, help="Of the schedule."
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="A folder of images: train/CLASS/IMAGE and test/CLASS/IMAGE. Default: CIFAR-10.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".attnbench/demo"),
+    show_default=True,
+    help="Checkpoints, numbers and the page.",
+)
+def demo(device: str | None, variant: str, epochs: int, data: Path | None, out: Path) -> None:
+    """Train InLine in a DeiT-T-sized network on CIFAR-10, and show what it has learned."""
+    from dataclasses import replace
+
+    from bench.demo import RECIPE, Wishes, demonstrate
+
+    recipe = replace(RECIPE, epochs=epochs)
+    wishes = Wishes(variant=variant, recipe=recipe, device=_device(device), data=data, out=out)
+    with _explained():
+        click.echo(demonstrate(wishes, click.echo))
+
+
 def _add_variants(files: tuple[Path, ...]) -> None:
     from attention_impls.registry import add_variant_file
 
@@ -286,11 +377,13 @@ class _explained:  # noqa: N801  # reads as a statement: with _explained()
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         from attention_impls.registry import UnknownName
+        from bench.dataset import WrongDataError
         from bench.journal import JournalError
         from bench.measure import NothingToResumeError
 
         if isinstance(
-            error, (UnknownName, ValueError, OSError, JournalError, NothingToResumeError)
+            error,
+            (UnknownName, ValueError, OSError, JournalError, NothingToResumeError, WrongDataError),
         ):
             raise _Failure(str(error)) from error
 

@@ -14,6 +14,7 @@ from typing import Protocol
 from attention_impls.registry import names_in, unknown
 from bench.journal import Journal
 from bench.model import Case, DeviceKind, Outcome, Plan
+from bench.task import Epoch
 
 _FOLDER = Path(__file__).parent / "executors"
 
@@ -27,6 +28,10 @@ class Progress(Protocol):
 
     def finished(self, case: Case, outcome: Outcome) -> None:
         """The visit of `case` ended."""
+        ...
+
+    def trained(self, epoch: Epoch) -> None:
+        """The running visit is a training, and this is how far it is."""
         ...
 
     def note(self, text: str) -> None:

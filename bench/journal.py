@@ -27,13 +27,16 @@ from bench.model import (
     Outcome,
     Plan,
     Sha256,
+    TaskRun,
+    TaskVersion,
     Text,
     Visit,
     Whole,
     canonical,
 )
+from bench.task import task
 
-FORMAT = 1
+FORMAT = 2
 """Version of the journal's lines."""
 _STRICT = pydantic.ConfigDict(
     extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -68,6 +71,8 @@ class Header:
     only: Text | None
     variants: dict[Name, VariantSource]
     """Every variant of the plan."""
+    tasks: dict[Name, TaskVersion]
+    """Every task of the plan."""
     variant_files: tuple[str, ...]
     """Variants from outside the tree, as paths of this machine; not published."""
 
@@ -102,6 +107,16 @@ def describe_variants(plan: Plan) -> dict[str, VariantSource]:
             source_sha256=hashlib.sha256(registry.source_file(name).read_bytes()).hexdigest(),
         )
         for name in sorted({case.variant for case in cases})
+    }
+
+
+def describe_tasks(plan: Plan) -> dict[str, TaskVersion]:
+    """Revision and recipe digest of every task that `plan` trains."""
+    stimuli = [case.stimulus for case in plan.cases]
+    trained = sorted({one.task for one in stimuli if isinstance(one, TaskRun)})
+    return {
+        name: TaskVersion(revision=task(name).revision, recipe_sha256=task(name).recipe_sha256)
+        for name in trained
     }
 
 
@@ -241,6 +256,8 @@ def _identity(header: Header) -> dict[str, str]:
     found |= {f"protocol.{name}": str(value) for name, value in protocol.items()}
     for name, source in header.variants.items():
         found[f"variant {name}"] = f"revision {source.revision} {source.source_sha256[:12]}"
+    for name, version in header.tasks.items():
+        found[f"task {name}"] = f"revision {version.revision} {version.recipe_sha256}"
     return found
 
 

@@ -11,7 +11,9 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from attention_impls import registry
@@ -29,6 +31,7 @@ from bench.model import (
     to_json,
 )
 from bench.processes import START_S, End, ForkServer, LaunchError, Process, Spawned, bury
+from bench.task import Epoch
 
 _MACHINE_S = 120.0
 _POLL_S = 0.5
@@ -54,6 +57,10 @@ class Workers:
 
     device: DeviceKind
     threads: int
+    checkpoints: Path | None = None
+    """Folder for the states of unfinished trainings; None: none are kept."""
+    report: Callable[[Epoch], None] | None = None
+    """Told after every epoch of a training."""
     _server: ForkServer | None = None
     _living: dict[str, Process] = field(default_factory=dict[str, Process])
 
@@ -96,7 +103,7 @@ class Workers:
         process = self._living.pop(group, None) or self._start()
         before = process.cpu_s()
         try:
-            answer, end = _ask(process, request, protocol.timeout_s)
+            answer, end = _ask(process, request, protocol.timeout_s, self.report)
             visited = _visited(answer, end, process, protocol.timeout_s)
         except BaseException:
             bury(process)
@@ -118,6 +125,7 @@ class Workers:
             "device": self.device,
             "threads": self.threads,
             "variant_files": [str(path) for path in registry.outside_files()],
+            "checkpoints": None if self.checkpoints is None else str(self.checkpoints),
         }
 
 
@@ -143,9 +151,15 @@ def measure_machine(device: DeviceKind, threads: int) -> tuple[Environment, tupl
 
 
 def _ask(
-    process: Process, request: dict[str, Any], timeout_s: float
+    process: Process,
+    request: dict[str, Any],
+    timeout_s: float,
+    report: Callable[[Epoch], None] | None = None,
 ) -> tuple[dict[str, Any] | None, End | None]:
-    """Send `request`; return the answer, or None with how the process ended (None: time is up)."""
+    """Send `request`; return the answer, or None with how the process ended (None: time is up).
+
+    What the process tells before its answer goes to `report`.
+    """
     deadline = time.monotonic() + timeout_s
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         process.channel.sendall(json.dumps(request).encode() + b"\n")
@@ -162,8 +176,12 @@ def _ask(
             data = _received(process.channel)
             talking = bool(data)
             answer += data
-            if answer.endswith(b"\n"):
-                return json.loads(answer), ended
+            *lines, answer = answer.split(b"\n")
+            for message in map(json.loads, lines):
+                if "epoch" not in message:
+                    return message, ended
+                if report is not None:
+                    report(Epoch(**message["epoch"]))
         if ended is not None:
             return None, ended
     return None, None

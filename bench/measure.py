@@ -3,6 +3,7 @@
 machine -> journal -> executor -> records -> results/<hardware_id>/<run_id>/
 """
 
+import shutil
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from attention_impls.registry import outside_files
 from bench import launch, merge, submission
 from bench.checkout import checkout
 from bench.executor import Progress, executor
-from bench.journal import Header, Journal, JournalError, describe_variants
+from bench.journal import Header, Journal, JournalError, describe_tasks, describe_variants
 from bench.model import Ceiling, Conditions, DeviceKind, Plan, Record, Run, VariantRecords
 
 JOURNALS = Path(".attnbench")
@@ -62,6 +63,8 @@ def measure(order: Order, progress: Progress) -> Finished:
         _, later = launch.measure_machine(order.device, order.threads)
         finished = _written(order, journal, joined(journal.header.ceilings, later))
         journal.path.rename(_done(journal.path))
+        # every training of the run is in its record now
+        shutil.rmtree(journal.path.with_suffix(""), ignore_errors=True)
     return finished
 
 
@@ -82,6 +85,7 @@ def described(
         dirty=code.dirty or bool(outside_files()),
         only=only,
         variants=describe_variants(plan),
+        tasks=describe_tasks(plan),
         variant_files=tuple(str(path) for path in outside_files()),
     )
 

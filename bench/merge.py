@@ -13,6 +13,7 @@ from bench.model import (
     Plan,
     Record,
     RepeatedCase,
+    TaskRun,
     Unavailable,
 )
 
@@ -29,11 +30,12 @@ def records(plan: Plan, journal: Journal) -> tuple[Record, ...]:
     visits: dict[str, list[Entry]] = {}
     for entry in sorted(journal.entries, key=lambda entry: (entry.round, entry.repetition)):
         visits.setdefault(entry.case_id, []).append(entry)
-    sources = journal.header.variants
+    sources, tasks = journal.header.variants, journal.header.tasks
     return tuple(
         Record(
             case=case,
             variant_revision=sources[case.variant].revision,
+            task=tasks[case.stimulus.task] if isinstance(case.stimulus, TaskRun) else None,
             outcome=_merged(visits.get(case.id, [])),
         )
         for case in sorted(plan.cases, key=lambda case: case.id)
@@ -72,6 +74,7 @@ def _merged(entries: list[Entry]) -> Outcome:
         executed=first.executed,
         batch=first.batch,
         checked=first.checked,
+        training=first.training,
     )
 
 

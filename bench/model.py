@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the file format."""
 PROTOCOL_VERSION = 1
 """Version of how we measure; results compare only within one version."""
@@ -37,6 +37,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Instant = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Number = int | float
@@ -262,6 +263,26 @@ Measurement = Annotated[Measured | Unavailable, Field(discriminator="kind")]
 
 
 @noun
+class Training:
+    """How the network of a task was trained: what the recipe does not say. One entry an epoch."""
+
+    data_sha256: Sha256
+    """Digest of the training and test examples, as tensors."""
+    precision: DType
+    """Type in which products were computed; parameters are float32."""
+    losses: tuple[NonNegative, ...]
+    """Mean training loss."""
+    accuracies: tuple[Fraction, ...]
+    """Share of the training examples answered correctly, when they were seen."""
+    gradient_norms: tuple[NonNegative, ...]
+    """Median norm of the gradient before it was clipped."""
+    clipped: tuple[Fraction, ...]
+    """Share of the steps whose gradient was scaled down."""
+    resumed_after: tuple[Count, ...]
+    """Epochs after which the training went on from a checkpoint; empty when it ran through."""
+
+
+@noun
 class Ok:
     """Ran and agreed with the reference; the only outcome that carries measurements."""
 
@@ -274,6 +295,8 @@ class Ok:
     """Sequences per call; None for tasks and frontiers."""
     checked: Text | None = None
     """Shape of the comparison with float64, where that is smaller than the case's own."""
+    training: Training | None = None
+    """How a task was trained; None for workloads and frontiers, and in records of schema 1."""
 
 
 @noun
@@ -332,6 +355,19 @@ class Crashed:
 
 
 @noun
+class Diverged:
+    """A training whose loss or gradient stopped being a finite number."""
+
+    kind: Literal["diverged"] = "diverged"
+    step: Count
+    """First step at which it happened; the first of all steps is 1."""
+    steps: Count
+    """Steps of the whole training."""
+    reason: Text
+    """What was not finite, in a sentence."""
+
+
+@noun
 class NotRun:
     """Not attempted."""
 
@@ -341,9 +377,19 @@ class NotRun:
 
 
 Outcome = Annotated[
-    Ok | Incorrect | Unsupported | OutOfMemory | TimedOut | Crashed | NotRun,
+    Ok | Incorrect | Unsupported | OutOfMemory | TimedOut | Crashed | Diverged | NotRun,
     Field(discriminator="kind"),
 ]
+
+
+@noun
+class TaskVersion:
+    """Which state of a task was trained."""
+
+    revision: Count
+    """Revision of the task; older than the tree's means stale."""
+    recipe_sha256: Sha256 | None
+    """Digest of network and recipe; None in records of schema 1, which did not keep it."""
 
 
 @noun
@@ -354,6 +400,8 @@ class Record:
     """What ran."""
     variant_revision: Count
     """Revision of the variant; older than the tree's means stale."""
+    task: TaskVersion | None = None
+    """State of the task that was trained; None for what is not a task."""
     outcome: Outcome
     """What came out."""
 
@@ -451,7 +499,7 @@ class Conditions:
 class Run:
     """`run.json`: who, when, with what; the records lie beside it, one file a variant."""
 
-    schema: Literal[1] = SCHEMA
+    schema: Literal[2] = SCHEMA
     """Version of the file format."""
     run_id: Name
     """Start time and the first ten hex digits of the records' digest."""
@@ -489,7 +537,7 @@ class Run:
 class VariantRecords:
     """`<variant>.json`: the records of one variant in one run."""
 
-    schema: Literal[1] = SCHEMA
+    schema: Literal[2] = SCHEMA
     """Version of the file format."""
     run_id: Name
     """The run this belongs to."""

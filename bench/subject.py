@@ -5,6 +5,7 @@ import importlib.util
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -16,6 +17,7 @@ from attention_impls.spec import AttentionSpec, Backend, DType, Execution
 from bench.allocator import Policy
 from bench.model import Case, DeviceKind, Frontier, Level, Workload
 from bench.stimulus import fill_parameters, normal, workload_inputs
+from bench.task import Epoch
 
 SETS_ON_CPU = 4
 _SETS_BYTES_ON_CPU = 256 << 20
@@ -289,6 +291,10 @@ class Subject:
     """Memory that a search for the largest size may use."""
     checked: str | None = None
     """What the outcome says about the shape of the comparison or confirmation."""
+    checkpoints: Path | None = None
+    """Folder for the states of unfinished trainings; None: none are kept."""
+    report: Callable[[Epoch], None] | None = None
+    """Told after every epoch of a training."""
     allocator: Policy = "default"
     """Allocator policy in force now."""
     measured_s: float = 0.0

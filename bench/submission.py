@@ -38,7 +38,7 @@ SIGNIFICANT_DIGITS = 5
 """Of samples that are not whole numbers; no clock here repeats itself to one part in 100,000."""
 _UNFINISHED = ".unfinished-"
 """Start of the names of folders that are being written."""
-NOT_RUNS = ("reported",)
+NOT_RUNS = ("reported", "analyses")
 """Folders of results/ that hold something else."""
 
 

@@ -13,13 +13,21 @@ from typing import TYPE_CHECKING, Literal
 import pandas
 
 from bench.model import Environment, Ok, Run, Scalar
+from bench.report import AnalysisReport, read_reports
 
 if TYPE_CHECKING:
     from bench.catalogue import Catalogue
     from bench.submission import StoredRun
 
 OutcomeKind = Literal[
-    "ok", "incorrect", "unsupported", "out_of_memory", "timed_out", "crashed", "not_run"
+    "ok",
+    "incorrect",
+    "unsupported",
+    "out_of_memory",
+    "timed_out",
+    "crashed",
+    "diverged",
+    "not_run",
 ]
 
 ROW_TYPES: Mapping[str, str] = {
@@ -45,6 +53,9 @@ ROW_TYPES: Mapping[str, str] = {
     "causal": "boolean",
     "task": "object",
     "seed": "Int64",
+    "task_revision": "Int64",
+    "recipe_sha256": "object",
+    "data_sha256": "object",
     "memory_budget_bytes": "Int64",
     "outcome": "object",
     "reason": "object",
@@ -75,13 +86,16 @@ Missing text is None, missing whole numbers and booleans are pandas.NA, missing 
 - options: `name=value, ...` of what differs from the variant's defaults; empty for the defaults.
 - stimulus: `workload`, `frontier` or `task`; columns that do not belong to it are missing.
 - batch: what ran (under policy `largest` the outcome states it).
+- task_revision, recipe_sha256: state of the task that was trained; the digest is missing in runs of
+  schema 1. data_sha256: of the examples that were trained and tested on.
 - outcome: of the case. reason: why it failed, or why this one metric is unavailable.
 - value: median of round medians in `unit`; low, high: 95 % interval from the round medians
   (missing with fewer than three rounds and for metrics that cannot vary).
 - bound: `compute`, `memory` or `overhead`, on rows of metric `efficiency`: which floor binds.
 - implausible: faster than the machine's own ceilings allow; never ranked.
 - noise_floor: |ln ratio| below which two latencies of this run are not told apart.
-- stale: measured with another revision of the variant or another protocol version; never ranked.
+- stale: measured with another revision of the variant, another protocol version, or another
+  revision or recipe of the task; never ranked.
 - busy: the machine was not quiet.
 """
 
@@ -173,6 +187,12 @@ class TaskEntry:
     """Accuracy of guessing, fraction."""
     test_items: int | None
     """Items that the accuracy counts; None where it is not a ratio of counts."""
+    tokens: int | None
+    """Tokens that every attention layer of the network sees; None where they differ."""
+    recipe_sha256: str
+    """Digest of network and recipe: results with another one are stale."""
+    recipe: dict[str, Scalar | None]
+    """Every number of network and recipe, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +285,8 @@ class LeaderboardTable:
     """Newest first."""
     tasks: tuple[TaskEntry, ...]
     reported: tuple[ReportedNumber, ...]
+    analyses: tuple[AnalysisReport, ...]
+    """Newest report of each analysis on each machine, by machine and name."""
     refused: tuple[Refused, ...]
     root: Path
     """The results folder that was read."""
@@ -286,6 +308,7 @@ def load_table(root: Path, catalogue: "Catalogue | None" = None) -> LeaderboardT
     stored, refusals = read_results(root)
     rows, history = frames(stored, known)
     reported, bad_reports = read_reported(root / "reported")
+    analyses, bad_analyses = read_reports(root)
     newest_first = tuple(run_entry(one) for one in reversed(stored))
     return LeaderboardTable(
         rows=rows,
@@ -296,9 +319,11 @@ def load_table(root: Path, catalogue: "Catalogue | None" = None) -> LeaderboardT
         runs=newest_first,
         tasks=known.tasks,
         reported=reported,
+        analyses=analyses,
         refused=(
             *(Refused(path=r.path, reason=r.reason) for r in refusals),
             *bad_reports,
+            *(Refused(path=path, reason=reason) for path, reason in bad_analyses),
             *_unknown_metrics(stored, {column.name for column in known.columns}),
         ),
         root=root,

@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from bench.model import Case, Frontier, NotRun, Ok, Outcome, TaskRun, Unsupported, Workload
+from bench.task import Epoch
 
 _LINE_EVERY_S = 15.0
 """Without a terminal (a log file, CI) one plain line is printed so often."""
@@ -40,6 +41,14 @@ def case_words(case: Case) -> str:
     return f"{case.variant}/{case.backend}{options}: {what}"
 
 
+def epoch_words(epoch: Epoch) -> str:
+    """How far a training is, in a few words."""
+    return (
+        f"epoch {epoch.number}/{epoch.epochs}, loss {epoch.loss:.3f}, "
+        f"accuracy {100 * epoch.accuracy:.1f} %"
+    )
+
+
 class Terminal:
     """Live display on a terminal, a line every fifteen seconds elsewhere."""
 
@@ -47,6 +56,7 @@ class Terminal:
         self._console = console
         self._failures: Counter[str] = Counter()
         self._task: TaskID | None = None
+        self._words = ""
         self._last_line_s = time.monotonic()
         self._begin_s: float | None = None
         self._done_at_begin = 0
@@ -79,7 +89,7 @@ class Terminal:
 
     def started(self, case: Case, done: int, total: int) -> None:
         """Show what runs now."""
-        words = case_words(case)
+        words = self._words = case_words(case)
         if self._begin_s is None:
             self._begin_s, self._done_at_begin = time.monotonic(), done
         if self._task is None:
@@ -100,6 +110,11 @@ class Terminal:
                 highlight=False,
                 soft_wrap=True,
             )
+
+    def trained(self, epoch: Epoch) -> None:
+        """Show loss and accuracy of the last epoch beside what runs."""
+        if self._task is not None:
+            self._bar.update(self._task, description=f"{self._words}: {epoch_words(epoch)}")
 
     def finished(self, case: Case, outcome: Outcome) -> None:
         """Count a failure and say it at once, above the bar."""

@@ -13,6 +13,7 @@ from bench.model import (
     PROTOCOL_VERSION,
     Case,
     Crashed,
+    Diverged,
     Frontier,
     Incorrect,
     Measured,
@@ -29,7 +30,7 @@ from bench.model import (
     Workload,
 )
 from bench.submission import StoredRun
-from bench.table import ROW_TYPES, Drift, RunEntry, VariantEntry
+from bench.table import ROW_TYPES, Drift, RunEntry, TaskEntry, VariantEntry
 
 Row = tuple[Any, ...]
 
@@ -41,6 +42,7 @@ class _Known:
     units: Mapping[str, str]
     varies: Mapping[str, bool]
     variants: Mapping[str, VariantEntry]
+    tasks: Mapping[str, TaskEntry]
 
 
 def run_entry(stored: StoredRun) -> RunEntry:
@@ -80,6 +82,7 @@ def frames(
         units={column.name: column.unit for column in catalogue.columns},
         varies={column.name: column.varies for column in catalogue.columns},
         variants={variant.name: variant for variant in catalogue.variants},
+        tasks={task.name: task for task in catalogue.tasks},
     )
     newest: dict[tuple[str, str], tuple[str, str]] = {}
     for one in stored:
@@ -119,12 +122,13 @@ def _rows(entry: RunEntry, record: Record, known: _Known) -> Iterator[Row]:
     executed = outcome.executed if isinstance(outcome, Ok) else None
     variant = known.variants.get(case.variant)
     stale = entry.stale or variant is None or variant.revision != record.variant_revision
+    stale = stale or _other_task(record, known.tasks)
     run = entry.run
     before = (
         run.run_id,
         run.environment.hardware_id,
         run.environment.device,
-        *_case_cells(case, batch),
+        *_case_cells(record, batch),
         outcome.kind,
     )
     case_id = case.id
@@ -175,20 +179,39 @@ def _rows(entry: RunEntry, record: Record, known: _Known) -> Iterator[Row]:
         yield row(name, found, bound=bound, implausible=extra.implausible)
 
 
-def _case_cells(case: Case, batch: int | None) -> Row:
+def _other_task(record: Record, tasks: Mapping[str, TaskEntry]) -> bool:
+    """Whether the task that was trained is not the tree's, by its revision or its recipe."""
+    stimulus, version = record.case.stimulus, record.task
+    if not isinstance(stimulus, TaskRun):
+        return False
+    known = tasks.get(stimulus.task)
+    if known is None or version is None or known.revision != version.revision:
+        return True
+    return version.recipe_sha256 not in (None, known.recipe_sha256)
+
+
+def _case_cells(record: Record, batch: int | None) -> Row:
     """From `variant` to `memory_budget_bytes` in the order of ROW_TYPES."""
+    case = record.case
     name = (case.variant, case.backend, options_text(case.options), case.level, case.stimulus.kind)
     match case.stimulus:
         case Workload() as w:
             sizes = (w.passes, w.dtype, batch or w.batch, w.batch_policy, w.grid.height)
             sizes += (w.grid.width, w.tokens, w.resolution_px, w.heads, w.head_dim)
-            return (*name, *sizes, w.extra_tokens, w.causal, None, None, None)
+            return (*name, *sizes, w.extra_tokens, w.causal, *(None,) * 6)
         case Frontier() as f:
             nothing = (None,) * 5
             sizes = (f.passes, f.dtype, 1, *nothing, f.heads, f.head_dim)
-            return (*name, *sizes, 0, False, None, None, f.memory_bytes)
+            return (*name, *sizes, 0, False, *(None,) * 5, f.memory_bytes)
         case TaskRun() as t:
-            return (*name, *(None,) * 12, t.task, t.seed, None)
+            outcome, version = record.outcome, record.task
+            training = outcome.training if isinstance(outcome, Ok) else None
+            trained = (
+                version.revision if version else None,
+                version.recipe_sha256 if version else None,
+                training.data_sha256 if training else None,
+            )
+            return (*name, *(None,) * 12, t.task, t.seed, *trained, None)
 
 
 def _number_cells(found: Summary | None) -> Row:
@@ -199,7 +222,7 @@ def _number_cells(found: Summary | None) -> Row:
 
 
 def failure_reason(
-    outcome: Incorrect | Unsupported | OutOfMemory | TimedOut | Crashed | NotRun,
+    outcome: Incorrect | Unsupported | OutOfMemory | TimedOut | Crashed | Diverged | NotRun,
 ) -> str:
     """Say in words why a case has no measurement."""
     match outcome:
@@ -207,6 +230,8 @@ def failure_reason(
             return " ".join(outcome.reasons)
         case TimedOut():
             return f"killed after {outcome.limit_s:g} s"
+        case Diverged():
+            return f"diverged at step {outcome.step} of {outcome.steps}: {outcome.reason}"
         case Incorrect() | OutOfMemory() | Crashed() | NotRun():
             return outcome.reason
 

@@ -1,19 +1,43 @@
 """One fixed way to train a small classifier: what accuracy tasks share.
 
 Nothing here depends on the variant: same recipe, same data order for a seed, no early stopping, no
-choice of the best epoch. The caller seeds initialisation; the data order has its own generator.
+choice of the best epoch. The caller seeds initialisation; the data order has its own generator, so
+that it does not depend on how many random numbers a variant draws.
 """
 
 import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench import checkpoint
+from bench.augmentation import AUGMENTATIONS, Augmentation
+from bench.dataset import IGNORED, Split
+from bench.model import DType
+from bench.task import Epoch
+
+LOOP = 1
+"""Version of this loop: raised when it gives other numbers for the same recipe."""
+_DEVICE_SHARE = 0.5
+"""Data are kept on the device if they take no more than this share of its free memory."""
+
 
 class DivergedError(RuntimeError):
-    """The loss stopped being a finite number; says at which step."""
+    """A loss or gradient stopped being a finite number."""
+
+    def __init__(self, what: str, step: int, steps: int, epoch: int, epochs: int) -> None:
+        super().__init__(
+            f"the {what} is not finite at step {step} of {steps} (epoch {epoch} of {epochs})"
+        )
+        self.what = what
+        self.step = step
+        self.steps = steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +48,18 @@ class Recipe:
     batch: int
     learning_rate: float
     weight_decay: float
+    """Of parameters with two axes or more; others (biases, norms) have none."""
     warmup: float
     """Share of the steps over which the learning rate rises; then it falls as a cosine to 0."""
     label_smoothing: float
     clip_norm: float
     """Gradients are scaled down to this norm."""
+    precision: Literal["float32", "mixed"] = "float32"
+    """`mixed`: products in bfloat16 on CUDA devices that have it, elsewhere float32."""
+    augmentation: Augmentation = "none"
+    """What is done to training images."""
+    loop: int = LOOP
+    """Version of the training loop, so that it is part of the recipe's digest."""
 
 
 def rate_at(step: int, steps: int, recipe: Recipe) -> float:
@@ -44,65 +75,245 @@ class Scores:
     """How a trained classifier answers a test set."""
 
     accuracy: float
-    """Share of the images whose largest logit is their label's, 0..1."""
+    """Share of the labels that have the largest logit, 0..1."""
     loss: float
     """Mean cross entropy without label smoothing, natural logarithm."""
 
 
-def train(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, seed: int) -> int:
-    """Train in place and return the number of images seen.
+@dataclass(slots=True, kw_only=True)
+class Curves:
+    """What a training was like, one entry an epoch."""
+
+    losses: list[float]
+    accuracies: list[float]
+    gradient_norms: list[float]
+    clipped: list[float]
+    resumed_after: list[int]
+    wall_s: float
+    """Time inside training steps, over all resumptions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What a training gave besides the weights."""
+
+    curves: Curves
+    samples: int
+    """Examples seen, repetitions counted."""
+    precision: DType
+    """Type in which products were computed."""
+
+
+def train(
+    model: nn.Module,
+    split: Split,
+    recipe: Recipe,
+    seed: int,
+    *,
+    compiled: bool = False,
+    kept: checkpoint.Kept | None = None,
+    report: Callable[[Epoch], None] | None = None,
+) -> Trained:
+    """Train `model` in place.
 
     Args:
-        model: images -> logits.
-        images: [items, channels, height, width], on the model's device.
-        labels: [items], on the model's device.
+        model: inputs -> logits [batch, classes] or [batch, positions, classes], on its device.
+        split: examples; moved to the model's device where they fit.
         recipe: every number.
-        seed: of the data order.
+        seed: of the data order and of augmentation.
+        compiled: run `torch.compile` of the model.
+        kept: where the state is kept after each epoch, and gone on from.
+        report: told after every epoch, before its state is kept.
 
     Raises:
-        DivergedError: the loss became NaN or infinite.
+        DivergedError: a loss or gradient became NaN or infinite; says at which step.
+        CheckpointError: the checkpoint belongs to another training.
+        ValueError: fewer examples than one batch.
     """
-    order = torch.Generator().manual_seed(seed)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": recipe.weight_decay},
-         {"params": plain, "weight_decay": 0.0}],
-        lr=recipe.learning_rate, fused=True,
-    )  # fmt: skip
-    per_epoch = len(images) // recipe.batch
-    steps = recipe.epochs * per_epoch
-    model.train()
-    epoch_loss = torch.zeros((), device=images.device)
-    for epoch in range(recipe.epochs):
-        epoch_loss.zero_()
-        shuffled = torch.randperm(len(images), generator=order).to(images.device)
-        for index in range(per_epoch):
-            chosen = shuffled[index * recipe.batch : (index + 1) * recipe.batch]
-            for group in optimizer.param_groups:
-                group["lr"] = rate_at(epoch * per_epoch + index, steps, recipe)
-            loss = F.cross_entropy(
-                model(images[chosen]), labels[chosen], label_smoothing=recipe.label_smoothing
-            )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-            optimizer.step()
-            epoch_loss += loss.detach()
-        if not torch.isfinite(epoch_loss):
-            raise DivergedError(
-                f"the loss is not finite in epoch {epoch + 1} of {recipe.epochs} "
-                f"(steps {epoch * per_epoch + 1} to {(epoch + 1) * per_epoch})"
-            )
-    return steps * recipe.batch
+    training = _Loop(model, split, recipe, seed, compiled)
+    return training.run(kept, report)
 
 
 @torch.no_grad()
-def scores(model: nn.Module, images: Tensor, labels: Tensor, batch: int) -> Scores:
-    """Evaluate on images [items, channels, height, width] with labels [items]."""
+def scores(model: nn.Module, split: Split, batch: int) -> Scores:
+    """Evaluate in evaluation mode and float32.
+
+    Args:
+        model: inputs -> logits, on its device.
+        split: examples, on any device.
+        batch: examples at once; plays no part in the result.
+
+    Returns:
+        Accuracy and loss over all labels that count.
+    """
     model.eval()
-    logits = torch.cat([model(some) for some in images.split(batch)])
-    correct = int((logits.argmax(1) == labels).sum())
-    return Scores(
-        accuracy=correct / len(labels), loss=float(F.cross_entropy(logits.double(), labels))
-    )
+    device = next(model.parameters()).device
+    correct, loss = 0, 0.0
+    for inputs, labels in zip(split.inputs.split(batch), split.labels.split(batch), strict=True):
+        labels = labels.to(device).flatten()  # noqa: PLW2901 - the same labels elsewhere
+        logits = model(inputs.to(device)).flatten(0, -2)
+        correct += int((logits.argmax(-1) == labels).sum())
+        loss += float(
+            F.cross_entropy(logits.double(), labels, ignore_index=IGNORED, reduction="sum")
+        )
+    return Scores(accuracy=correct / split.counted, loss=loss / split.counted)
+
+
+class _Loop:
+    """One training: its model, optimiser, data order and curves."""
+
+    def __init__(
+        self, model: nn.Module, split: Split, recipe: Recipe, seed: int, compiled: bool
+    ) -> None:
+        self.device = next(model.parameters()).device
+        self.model = model
+        self.forward: Callable[[Tensor], Tensor] = torch.compile(model) if compiled else model
+        self.recipe = recipe
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.inputs, self.labels = _placed(split, self.device)
+        self.counted_share = split.counted / split.labels.numel()
+        self.order = torch.Generator().manual_seed(seed)
+        self.augment = AUGMENTATIONS[recipe.augmentation]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {
+                    "params": [p for p in self.parameters if p.ndim > 1],
+                    "weight_decay": recipe.weight_decay,
+                },
+                {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=recipe.learning_rate,
+            fused=True,
+        )
+        self.per_epoch = len(self.inputs) // recipe.batch
+        if self.per_epoch == 0:
+            raise ValueError(f"{len(self.inputs)} examples, fewer than one batch: {recipe.batch}")
+        self.steps = recipe.epochs * self.per_epoch
+        self.precision: DType = "float32"
+        if recipe.precision == "mixed" and self.device.type == "cuda":
+            self.precision = "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        self.curves = Curves(
+            losses=[], accuracies=[], gradient_norms=[], clipped=[], resumed_after=[], wall_s=0.0
+        )
+
+    def run(self, kept: checkpoint.Kept | None, report: Callable[[Epoch], None] | None) -> Trained:
+        done = self._resume(kept) if kept is not None else 0
+        for epoch in range(done, self.recipe.epochs):
+            self._epoch(epoch)
+            if report is not None:
+                report(
+                    Epoch(
+                        number=epoch + 1,
+                        epochs=self.recipe.epochs,
+                        loss=self.curves.losses[-1],
+                        accuracy=self.curves.accuracies[-1],
+                    )
+                )
+            if kept is not None:
+                kept.save(self._state(epoch + 1))
+        return Trained(
+            curves=self.curves, samples=self.steps * self.recipe.batch, precision=self.precision
+        )
+
+    def _epoch(self, epoch: int) -> None:
+        """Train for one epoch; looks at losses and norms once, at its end."""
+        start = time.perf_counter()
+        self.model.train()
+        batch, device = self.recipe.batch, self.device
+        losses = torch.zeros(self.per_epoch, device=device)
+        norms = torch.zeros(self.per_epoch, device=device)
+        correct = torch.zeros((), dtype=torch.int64, device=device)
+        shuffled = torch.randperm(len(self.inputs), generator=self.order).to(self.inputs.device)
+        for index in range(self.per_epoch):
+            chosen = shuffled[index * batch : (index + 1) * batch]
+            rate = rate_at(epoch * self.per_epoch + index, self.steps, self.recipe)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            inputs = self.inputs[chosen].to(device, non_blocking=True)
+            labels = self.labels[chosen].to(device, non_blocking=True).flatten()
+            if self.augment is not None:
+                inputs = self.augment(inputs, self.order)
+            with self._arithmetic():
+                logits = self.forward(inputs).flatten(0, -2)
+            loss = F.cross_entropy(
+                logits.float(),
+                labels,
+                ignore_index=IGNORED,
+                label_smoothing=self.recipe.label_smoothing,
+            )
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norms[index] = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm)
+            self.optimizer.step()
+            losses[index] = loss.detach()
+            correct += (logits.detach().argmax(-1) == labels).sum()
+        self._refuse_divergence(epoch, losses, norms)
+        answered = self.per_epoch * batch * self.labels[0].numel() * self.counted_share
+        self.curves.losses.append(float(losses.mean()))
+        self.curves.accuracies.append(min(1.0, float(correct) / answered))
+        self.curves.gradient_norms.append(float(norms.median()))
+        self.curves.clipped.append(float((norms > self.recipe.clip_norm).float().mean()))
+        self.curves.wall_s += time.perf_counter() - start
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
+
+    def _refuse_divergence(self, epoch: int, losses: Tensor, norms: Tensor) -> None:
+        for what, values in (("loss", losses), ("gradient", norms)):
+            odd = torch.nonzero(~torch.isfinite(values))
+            if len(odd):
+                raise DivergedError(
+                    what,
+                    epoch * self.per_epoch + int(odd[0]) + 1,
+                    self.steps,
+                    epoch + 1,
+                    self.recipe.epochs,
+                )
+
+    def _state(self, epochs: int) -> dict[str, Any]:
+        curves = self.curves
+        return {
+            "epochs": epochs,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "order": self.order.get_state(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
+            "curves": {
+                "losses": curves.losses,
+                "accuracies": curves.accuracies,
+                "gradient_norms": curves.gradient_norms,
+                "clipped": curves.clipped,
+                "resumed_after": curves.resumed_after,
+                "wall_s": curves.wall_s,
+            },
+        }
+
+    def _resume(self, kept: checkpoint.Kept) -> int:
+        """Take up the state of a checkpoint, if there is one; return the epochs that it has."""
+        state = kept.load(self.device)
+        if state is None:
+            return 0
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.order.set_state(state["order"].cpu())
+        torch.set_rng_state(state["random"].cpu())
+        if state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"].cpu())
+        self.curves = Curves(**state["curves"])
+        done = int(state["epochs"])
+        if done < self.recipe.epochs:
+            self.curves.resumed_after.append(done)
+        return done
+
+
+def _placed(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return inputs and labels on `device`, or where they are if they do not fit."""
+    if device.type != "cuda":
+        return split.inputs.to(device), split.labels.to(device)
+    size = sum(t.numel() * t.element_size() for t in (split.inputs, split.labels))
+    if size > _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return split.inputs, split.labels
+    return split.inputs.to(device), split.labels.to(device)

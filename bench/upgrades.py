@@ -7,9 +7,29 @@ from bench.model import SCHEMA
 
 Document = dict[str, Any]
 
-UPGRADES: dict[int, Callable[[Document], Document]] = {}
-"""Schema number -> function that returns a document with the next number. None so far: schema 1 is
-the first. Each gets a folder in tests/history that must load for ever."""
+
+def _with_task_versions(document: Document) -> Document:
+    """1 -> 2: records of tasks say which state of the task was trained.
+
+    While schema 1 was written there was one task, `digits`, at revision 1; its recipe was not kept.
+    """
+    upgraded_document = {**document, "schema": 2}
+    if "records" in document:
+        upgraded_document["records"] = [_with_task_version(r) for r in document["records"]]
+    return upgraded_document
+
+
+def _with_task_version(record: Any) -> Any:
+    match record:
+        case {"case": {"stimulus": {"kind": "task"}}}:
+            return {**record, "task": {"revision": 1, "recipe_sha256": None}}
+        case _:
+            return record
+
+
+UPGRADES: dict[int, Callable[[Document], Document]] = {1: _with_task_versions}
+"""Schema number -> function that returns a document with the next number. Each gets a folder in
+tests/history that must load for ever."""
 
 
 class SchemaError(ValueError):

@@ -16,7 +16,8 @@ import signal
 import sys
 import time
 import traceback
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,6 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from attention_impls import registry
 from attention_impls.shapes import UnsupportedShape
 from bench import allocator, failures, settings
+from bench.accuracy import task_result
 from bench.environment import environment
 from bench.frontier import TooLarge, largest_batch
 from bench.gate import FLOP_LIMIT_FIRST_ROUND, FLOP_LIMIT_LATER, Passed, Wrong, admit, confirm
@@ -37,11 +39,14 @@ from bench.memory import NotMeasurable
 from bench.metric import Metric, metrics
 from bench.model import (
     Case,
+    Diverged,
     Measurement,
+    NotRun,
     Ok,
     Outcome,
     OutOfMemory,
     Protocol,
+    TaskRun,
     Unavailable,
     Unsupported,
     Workload,
@@ -49,7 +54,9 @@ from bench.model import (
     to_json,
 )
 from bench.subject import Call, CannotRun, Subject, shape_of, subject_of
+from bench.task import Epoch, MissingDataError
 from bench.timing import KEPT
+from bench.training import DivergedError
 
 _PR_SET_PDEATHSIG = 1
 
@@ -65,18 +72,40 @@ class Visited:
     """Seconds of each stage of the visit."""
 
 
-def visit(case: Case, round_: int, protocol: Protocol, device: Any) -> Visited:
-    """Run one visit; every ending of the code under test that leaves us alive is an outcome."""
+def visit(
+    case: Case,
+    round_: int,
+    protocol: Protocol,
+    device: Any,
+    *,
+    checkpoints: Path | None = None,
+    report: Callable[[Epoch], None] | None = None,
+) -> Visited:
+    """Run one visit; every ending of the code under test that leaves us alive is an outcome.
+
+    Args:
+        case: what runs.
+        round_: round of the visit.
+        protocol: how it is measured.
+        device: `cpu` or `cuda`.
+        checkpoints: folder for the states of unfinished trainings; None: none are kept.
+        report: told after every epoch of a training.
+    """
     clock = _Stages()
     subject: Subject | None = None
     try:
         subject = subject_of(case, device)
+        subject.checkpoints, subject.report = checkpoints, report
         outcome = _measure(subject, round_, protocol, clock)
     except (CannotRun, UnsupportedShape) as refusal:
         reasons = refusal.reasons if isinstance(refusal, CannotRun) else (str(refusal),)
         outcome = Unsupported(reasons=tuple(map(failures.published, reasons)))
     except Wrong as wrong:
         outcome = wrong.outcome
+    except MissingDataError as missing:
+        outcome = NotRun(reason=failures.published(str(missing)))
+    except DivergedError as diverged:
+        outcome = Diverged(step=diverged.step, steps=diverged.steps, reason=str(diverged))
     except TooLarge as large:
         outcome = OutOfMemory(
             requested_bytes=large.needed_bytes, limit_bytes=large.budget_bytes, reason=str(large)
@@ -145,10 +174,15 @@ def _serve(channel: int) -> None:
             for path in request["variant_files"]:
                 registry.add_variant_file(Path(path))
             settings.apply(request["device"], request["threads"])
-            stream.write(json.dumps(_answer(request)).encode() + b"\n")
+
+            def tell(message: dict[str, Any]) -> None:
+                stream.write(json.dumps(message).encode() + b"\n")
+
+            tell(_answer(request, tell))
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
+def _answer(request: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Return the answer; `tell` sends what is worth knowing before it."""
     device, threads = request["device"], request["threads"]
     if request["kind"] == "machine":
         return {
@@ -158,7 +192,15 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     protocol = from_json(Protocol, request["protocol"])
     if device == "cpu" and protocol.memory_limit_bytes is not None:
         _limit_address_space(protocol.memory_limit_bytes)
-    visited = visit(from_json(Case, request["case"]), request["round"], protocol, device)
+    folder = request["checkpoints"]
+    visited = visit(
+        from_json(Case, request["case"]),
+        request["round"],
+        protocol,
+        device,
+        checkpoints=None if folder is None else Path(folder),
+        report=lambda epoch: tell({"epoch": asdict(epoch)}),
+    )
     if device == "cuda":
         gc.collect()
         torch.cuda.synchronize()
@@ -205,7 +247,14 @@ def _measure(subject: Subject, round_: int, protocol: Protocol, clock: "_Stages"
     if subject.prepared is not None and passed is not None:
         _confirm(subject, subject.prepared, passed)
     clock.stop()
-    return Ok(measurements=measurements, executed=executed, batch=batch, checked=subject.checked)
+    training = task_result(subject).training if isinstance(stimulus, TaskRun) else None
+    return Ok(
+        measurements=measurements,
+        executed=executed,
+        batch=batch,
+        checked=subject.checked,
+        training=training,
+    )
 
 
 def _measurements(

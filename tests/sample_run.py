@@ -35,7 +35,9 @@ from bench.model import (
     RepeatedCase,
     Run,
     TaskRun,
+    TaskVersion,
     TimedOut,
+    Training,
     Unavailable,
     Unsupported,
     VariantRecords,
@@ -47,6 +49,7 @@ from bench.receipt import VALUES, recomputed
 from bench.rules.receipts import MOST_FLOPS
 from bench.rules.rule import parameters_of
 from bench.submission import write_run
+from bench.task import task
 
 SAMPLE = "synthetic sample, not measured"
 VARIANTS = ("inline", "linear_relu", "softmax")
@@ -180,9 +183,35 @@ def _file(variant: str, cases: Iterable[Case]) -> VariantRecords:
         variant=variant,
         source_sha256=_source_digest(variant),
         records=tuple(
-            Record(case=case, variant_revision=_revision(variant), outcome=_outcome(case))
+            Record(
+                case=case,
+                variant_revision=_revision(variant),
+                task=task_version(case),
+                outcome=_outcome(case),
+            )
             for case in cases
         ),
+    )
+
+
+def task_version(case: Case) -> TaskVersion | None:
+    """State of the tree's task; None for what is not a task."""
+    if not isinstance(case.stimulus, TaskRun):
+        return None
+    known = task(case.stimulus.task)
+    return TaskVersion(revision=known.revision, recipe_sha256=known.recipe_sha256)
+
+
+def sample_training(epochs: int = 3) -> Training:
+    """Curves of a training that never was."""
+    return Training(
+        data_sha256=hashlib.sha256(SAMPLE.encode()).hexdigest(),
+        precision="float32",
+        losses=tuple(2.0 / (1 + n) for n in range(epochs)),
+        accuracies=tuple(0.3 * (1 + n) for n in range(epochs)),
+        gradient_norms=(1.5,) * epochs,
+        clipped=(0.5,) * epochs,
+        resumed_after=(),
     )
 
 
@@ -261,6 +290,7 @@ def _outcome(case: Case) -> Outcome:
                     _constant("training_time", 4.5 + 0.1 * case.stimulus.seed),
                 ),
                 executed=SAMPLE,
+                training=sample_training(),
             )
 
 

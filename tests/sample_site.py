@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from sample_run import SAMPLE, sample_environment, sample_header
+from sample_run import (
+    SAMPLE,
+    sample_environment,
+    sample_header,
+    sample_training,
+    task_version,
+)
 
 from bench.catalogue import DERIVED, Catalogue
 from bench.model import (
@@ -40,6 +46,7 @@ from bench.table import (
     VariantEntry,
     load_table,
 )
+from bench.task import task
 
 MACHINES = {"sample-cpu": 1.0, "sample-gpu-cpu": 1.7}
 """hardware_id -> time relative to the first."""
@@ -102,6 +109,8 @@ def catalogue() -> Catalogue:
         tasks=(
             TaskEntry(
                 name="digits", title="Digits", revision=1, help=SAMPLE, chance=0.1, test_items=360,
+                tokens=16, recipe_sha256=task("digits").recipe_sha256,
+                recipe=task("digits").recipe_numbers,
             ),
         ),
     )  # fmt: skip
@@ -140,6 +149,7 @@ def _records(hardware_id: str, slowness: float, *, few: bool) -> Iterator[Varian
                     Record(
                         case=case,
                         variant_revision=1 if old else 2,
+                        task=task_version(case),
                         outcome=_outcome(case, invented, slowness, hardware_id),
                     )
                 )
@@ -192,6 +202,7 @@ def _outcome(case: Case, invented: Invented, slowness: float, hardware_id: str) 
                 _constant("training_time", 4.5 * slowness + stimulus.seed / 10),
             ),
             executed=SAMPLE,
+            training=sample_training(),
         )
     failure = _failure(case, stimulus, invented)
     if failure is not None:

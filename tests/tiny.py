@@ -106,6 +106,7 @@ def header(plan: Plan, threads: int = 1) -> Header:
         dirty=True,
         only=None,
         variants={name: VariantSource(revision=1, source_sha256="0" * 64) for name in variants},
+        tasks={},
         variant_files=(),
     )
 

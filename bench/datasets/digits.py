@@ -6,40 +6,24 @@ every machine has the same one. The sha256 below is of the pixel and label bytes
 """
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
-from torch import Tensor
+
+from bench.dataset import Data, Split, WrongDataError
 
 SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 LICENCE = "CC BY 4.0"
 
 
-class WrongDataError(RuntimeError):
-    """The data on this machine are not the ones the task is defined on."""
+def read() -> Data:
+    """Return images [items, 1, 8, 8] in 0..1 and labels [items].
 
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Images [items, 1, 8, 8] in 0..1 and labels [items]."""
-
-    images: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Digits:
-    """Both splits."""
-
-    train: Split
-    test: Split
-
-
-def read() -> Digits:
-    """Read the data. Raises WrongDataError when a scikit-learn release changed them."""
+    Raises:
+        WrongDataError: a scikit-learn release changed them.
+    """
     bunch: Any = load_digits()
     pixels = np.asarray(bunch.data).astype(np.uint8)
     labels = np.asarray(bunch.target).astype(np.uint8)
@@ -52,6 +36,4 @@ def read() -> Digits:
     images = torch.from_numpy(pixels).float().div_(16).view(-1, 1, 8, 8)
     classes = torch.from_numpy(labels.astype(np.int64))
     test = torch.arange(len(images)) % 5 == 0
-    return Digits(
-        train=Split(images[~test], classes[~test]), test=Split(images[test], classes[test])
-    )
+    return Data(train=Split(images[~test], classes[~test]), test=Split(images[test], classes[test]))

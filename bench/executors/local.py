@@ -30,7 +30,10 @@ def run(plan: Plan, journal: Journal, device: DeviceKind, progress: Progress) ->
             f"busy machine: others use {foreign:.1f} CPUs, so the numbers will be marked; "
             "for clean ones stop other programs and start again"
         )
-    with Workers(device, journal.header.environment.threads) as workers:
+    threads = journal.header.environment.threads
+    # beside the journal, under its name: only the run itself goes on from them
+    checkpoints = journal.path.with_suffix("")
+    with Workers(device, threads, checkpoints, progress.trained) as workers:
         _Sweep(plan, journal, workers, progress).go(visits(plan, device), began)
 
 

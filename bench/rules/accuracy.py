@@ -61,6 +61,33 @@ def _few_seeds(under: RunUnderTest) -> Iterator[Fault]:
             )
 
 
+def _stated(under: RunUnderTest) -> Iterator[Fault]:
+    for one in under.records:
+        version = one.record.task
+        if isinstance(one.case.stimulus, TaskRun) != (version is not None):
+            told = "a task without the state" if version is None else "no task, but a state"
+            yield one.fault(f"{told} of the task: revision and recipe digest")
+        if version is None or version.recipe_sha256 is None or one.ok is None:
+            continue
+        if one.ok.training is None:
+            yield one.fault("ok without `training`: the digest of the data is missing")
+
+
+def _same_data(under: RunUnderTest) -> Iterator[Fault]:
+    digests: dict[tuple[str, str | None], dict[str, RecordUnderTest]] = defaultdict(dict)
+    for one in under.records:
+        stimulus, version, ok = one.case.stimulus, one.record.task, one.ok
+        if isinstance(stimulus, TaskRun) and version and ok and ok.training:
+            of_task = digests[stimulus.task, version.recipe_sha256]
+            of_task.setdefault(ok.training.data_sha256, one)
+    for (name, _), found in digests.items():
+        for sha256, one in list(found.items())[1:]:
+            yield one.fault(
+                f"data of {name} are {sha256[:12]}, other rows of this run have "
+                f"{next(iter(found))[:12]}: they cannot be compared"
+            )
+
+
 def _by_task(under: RunUnderTest) -> dict[tuple[str, str], list[RecordUnderTest]]:
     found: dict[tuple[str, str], list[RecordUnderTest]] = defaultdict(list)
     for one, stimulus, _, _ in _trained(under):
@@ -74,4 +101,6 @@ RULES = (
     RunRule(id="R602", severity="review", help="Worse than guessing.", find=_chance),
     RunRule(id="R603", severity="error", help="Seeds without effect.", find=_seeds),
     RunRule(id="R604", severity="flag", help="Too few seeds.", find=_few_seeds),
+    RunRule(id="R605", severity="error", help="A task without its state.", find=_stated),
+    RunRule(id="R606", severity="error", help="Trained on different data.", find=_same_data),
 )

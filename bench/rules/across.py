@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
+from bench.report import read_reports
 from bench.reported import read_reported
 from bench.rules.rule import Fault, RecordUnderTest, ResultsUnderTest, RunUnderTest, TreeRule
 from bench.rules.statistics import timed
 from bench.schema import schema_text
+from bench.submission import NOT_RUNS
 
 _LEAST_COPIED = 5
 """Samples from which equal rounds cannot be chance."""
@@ -22,6 +24,8 @@ def _readable(results: ResultsUnderTest) -> Iterator[Fault]:
         yield Fault(refusal.path, refusal.reason)
     for refused in read_reported(results.root / "reported")[1]:
         yield Fault(refused.path, refused.reason)
+    for path, reason in read_reports(results.root)[1]:
+        yield Fault(path, reason)
 
 
 def _schema(results: ResultsUnderTest) -> Iterator[Fault]:
@@ -41,7 +45,8 @@ def _append_only(results: ResultsUnderTest) -> Iterator[Fault]:
     )
     for line in (done or "").splitlines():
         status, _, name = line.partition("\t")
-        if status != "A" and len(Path(name).parts) == 3:
+        parts = Path(name).parts
+        if status != "A" and len(parts) == 3 and parts[0] not in NOT_RUNS:
             told = "deleted" if status == "D" else "changed"
             yield Fault(name, f"{told} since {base[:10]}: runs are only ever added")
 

@@ -8,10 +8,10 @@ from dataclasses import fields
 
 from attention_impls.registry import UnknownName, backends, load, names, source_file
 from bench.metric import metrics
-from bench.model import PROTOCOL_VERSION, TaskRun, canonical
+from bench.model import PROTOCOL_VERSION, TaskRun, TaskVersion, canonical
 from bench.plan import plan_names
-from bench.rules.rule import Fault, RunRule, RunUnderTest, option_faults
-from bench.task import tasks
+from bench.rules.rule import Fault, RecordUnderTest, RunRule, RunUnderTest, option_faults
+from bench.task import task, tasks
 
 _PRIVATE = {
     "a home folder": r"(?:/home/|/Users/|/root/|[A-Z]:\\Users\\)[^\s\"]*",
@@ -71,6 +71,22 @@ def _revisions_ahead(under: RunUnderTest) -> Iterator[Fault]:
                 f"revision {one.record.variant_revision} of {one.case.variant}, the tree has "
                 f"{newest}: the variant must be merged before its results"
             )
+    for one, name, version in _trained_tasks(under):
+        if version.revision > task(name).revision:
+            yield one.fault(
+                f"revision {version.revision} of task {name}, the tree has "
+                f"{task(name).revision}: the task must be merged before its results"
+            )
+
+
+def _trained_tasks(
+    under: RunUnderTest,
+) -> Iterator[tuple[RecordUnderTest, str, TaskVersion]]:
+    known = {task.name for task in tasks()}
+    for one in under.records:
+        stimulus, version = one.case.stimulus, one.record.task
+        if isinstance(stimulus, TaskRun) and stimulus.task in known and version is not None:
+            yield one, stimulus.task, version
 
 
 def _stale(under: RunUnderTest) -> Iterator[Fault]:
@@ -86,6 +102,15 @@ def _stale(under: RunUnderTest) -> Iterator[Fault]:
         found = {record.variant_revision for record in file.records}
         if found and max(found) < newest:
             yield Fault(f"{file.variant}.json", f"revision {max(found)}, now {newest}: stale")
+    old: dict[tuple[str, str], None] = {}
+    for one, name, version in _trained_tasks(under):
+        now = task(name)
+        if version.revision < now.revision:
+            old[one.file, f"revision {version.revision} of task {name}, now {now.revision}"] = None
+        elif version.recipe_sha256 not in (None, now.recipe_sha256):
+            old[one.file, f"another recipe of task {name} than the tree's"] = None
+    for file, what in old:
+        yield Fault(file, f"{what}: stale")
 
 
 def _mixed_revisions(under: RunUnderTest) -> Iterator[Fault]:

@@ -3,16 +3,10 @@
 A token is a patch of 2 x 2 pixels (16 tokens); two blocks, 64 channels.
 """
 
-import time
-from typing import Any
-
-import torch
-
-from attention_impls.spec import AttentionSpec
 from attention_impls.vit import VisionTransformer, VisionTransformerSize
 from bench.datasets import digits
-from bench.task import Task, TaskResult
-from bench.training import Recipe, scores, train
+from bench.task import Assignment, Task
+from bench.training import Recipe
 
 SIZE = VisionTransformerSize(
     resolution_px=8, patch_px=2, image_channels=1, classes=10, depth=2, heads=2, head_dim=32,
@@ -24,25 +18,9 @@ RECIPE = Recipe(
 )  # fmt: skip
 
 
-def run(spec: AttentionSpec, options: Any, seed: int, device: str) -> TaskResult:
-    """Train from `seed` and test once, after the last epoch."""
-    data = digits.read()
-    torch.manual_seed(seed)
-    model = VisionTransformer(spec, SIZE, options).to(device)
-    images, labels = data.train.images.to(device), data.train.labels.to(device)
-    start = time.perf_counter()
-    seen = train(model, images, labels, RECIPE, seed)
-    if device == "cuda":
-        torch.cuda.synchronize()
-    elapsed_s = time.perf_counter() - start
-    result = scores(model, data.test.images.to(device), data.test.labels.to(device), batch=360)
-    return TaskResult(
-        accuracy=result.accuracy,
-        loss=result.loss,
-        training_time_s=elapsed_s,
-        samples_per_s=seen / elapsed_s,
-        parameters=sum(p.numel() for p in model.parameters()),
-    )
+def network(assignment: Assignment) -> VisionTransformer:
+    """Build the network."""
+    return VisionTransformer(assignment.spec, SIZE, assignment.options)
 
 
 TASK = Task(
@@ -55,5 +33,9 @@ TASK = Task(
     revision=1,
     chance=0.1,
     test_items=360,
-    run=run,
+    tokens=SIZE.grid.tokens,
+    network=network,
+    data=digits.read,
+    training=RECIPE,
+    recipe={"network": SIZE},
 )

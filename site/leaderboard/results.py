@@ -36,6 +36,7 @@ OUTCOME_WORDS: Mapping[str, str] = {
     "out_of_memory": "out of memory",
     "timed_out": "timed out",
     "crashed": "crashed",
+    "diverged": "diverged",
     "not_run": "not run",
 }
 """How a failure is called on every page."""

@@ -17,9 +17,10 @@ print(json.dumps(failing(load('efficient'))))
 AROUND = """
 import json
 from attention_impls import load
+from bench.learning import learn
 from bench.model import Protocol, to_json
 from bench.plan import everything, image, load_plan, workload_case
-from bench.task import task
+from bench.task import Assignment, task
 from bench.worker import visit
 
 plan = load_plan('lengths', everything('cpu'))
@@ -46,7 +47,9 @@ print(json.dumps({
     'waits': [told, len(ran), loads],
     'forward': {b: outcome(b, 'forward') for b in ('reference', 'inplace')},
     'training': {b: outcome(b, 'forward_backward') for b in ('reference', 'inplace')},
-    'accuracy': task('brighter_half').run(load('efficient'), None, 0, 'cpu').accuracy,
+    'accuracy': learn(
+        task('brighter_half'), Assignment(spec=load('efficient'), seed=0, device='cpu')
+    ).result.accuracy,
     'cases': len({c.id for c in plan.cases if c.variant == 'efficient'}),
 }))
 """

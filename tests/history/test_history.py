@@ -33,8 +33,23 @@ def test_it_loads_and_makes_a_table(version: str) -> None:
 def test_it_holds_one_of_everything(version: str) -> None:
     ((stored,), _) = read_results(HERE / version)
     kinds = {record.outcome.kind for record in stored.records}
-    assert len(kinds) == 7
+    assert len(kinds) == {"v1": 7, "v2": 8}[version]
     assert {type(r.case.stimulus) for r in stored.records} == {Workload, Frontier, TaskRun}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_tasks_say_which_state_was_trained(version: str) -> None:
+    ((stored,), _) = read_results(HERE / version)
+    for record in stored.records:
+        trained = isinstance(record.case.stimulus, TaskRun)
+        assert (record.task is not None) == trained
+        if record.task is not None:
+            assert record.task.revision == 1
+            assert (record.task.recipe_sha256 is None) == (version == "v1")
+    rows = load_table(HERE / version).rows
+    accuracy = rows[rows["metric"] == "accuracy"]
+    assert set(accuracy["task_revision"]) == {1}
+    assert accuracy["data_sha256"].isna().all() == (version == "v1")
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -14,12 +14,13 @@ OURS = {"attention_impls", "bench", "leaderboard", *(p.stem for p in (ROOT / "te
 IMPORT_NAMES = {
     "import-linter": "importlinter",
     "nvidia-ml-py": "pynvml",
+    "pillow": "PIL",
     "pytest-benchmark": "pytest_benchmark",
     "scikit-learn": "sklearn",
 }
 """Distributions that are imported under another name."""
-OPTIONAL = {"triton"}
-"""What torch brings on some platforms; code that uses it says so when it is missing."""
+OPTIONAL = {"kornia", "triton"}
+"""What torch brings on some platforms, or one program needs; code says so when it is missing."""
 
 
 def declared(*requirement_lists: Iterable[str]) -> set[str]:

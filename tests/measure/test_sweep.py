@@ -55,6 +55,9 @@ class Silent:
     def finished(self, case, outcome):
         self.seen.append((case.variant, outcome.kind))
 
+    def trained(self, epoch):
+        pass
+
     def note(self, text):
         self.notes.append(text)
 

@@ -106,12 +106,14 @@ def test_a_record_has_this_json_form() -> None:
             },
         },
         "variant_revision": 1,
+        "task": None,
         "outcome": {
             "kind": "ok",
             "measurements": [{"kind": "measured", "metric": "latency", "rounds": [[0.5, 0.25]]}],
             "executed": "math",
             "batch": None,
             "checked": None,
+            "training": None,
         },
     }  # fmt: skip
 

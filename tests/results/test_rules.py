@@ -23,6 +23,7 @@ from bench.model import (
     OutOfMemory,
     Record,
     TaskRun,
+    TaskVersion,
     Unavailable,
     Unsupported,
     Workload,
@@ -282,6 +283,13 @@ PLANTED: dict[str, tuple[Changed, ...]] = {
     "R603": (metric(of_kind("task"), "loss", (0.5,)),
              metric(of_kind("task"), "training_time", (4.0,))),
     "R604": (where(seed(0), lambda _: None),),
+    "R605": (
+        where(seed(0), lambda r: replace(r, task=None)),
+        where(seed(0), lambda r: replace(r, outcome=replace(r.outcome, training=None))),
+        where(timed(512), lambda r: replace(r, task=TaskVersion(revision=1, recipe_sha256=None))),
+    ),
+    "R606": (where(seed(0), lambda r: replace(r, outcome=replace(
+        r.outcome, training=replace(r.outcome.training, data_sha256="0" * 64)))),),
 }  # fmt: skip
 
 

@@ -150,11 +150,11 @@ def test_every_planted_fault_is_refused_with_its_path(root: Path) -> None:
         "link": (_link, f"{at}/run.json", "not a plain file"),
         "folder inside": (lambda f: (f / "more").mkdir(), f"{at}/more", "not a plain file"),
         "newer schema": (
-            lambda f: _edit(f / "run.json", '"schema": 1', '"schema": 2'), f"{at}/run.json",
+            lambda f: _edit(f / "run.json", '"schema": 2', '"schema": 3'), f"{at}/run.json",
             "update attnbench",
         ),
         "schema text": (
-            lambda f: _edit(f / "run.json", '"schema": 1', '"schema": "1"'), f"{at}/run.json",
+            lambda f: _edit(f / "run.json", '"schema": 2', '"schema": "2"'), f"{at}/run.json",
             "must be a whole number",
         ),
         "unknown field": (
@@ -239,8 +239,8 @@ def test_an_older_schema_is_upgraded_in_memory(root: Path, monkeypatch: pytest.M
     folder = write_sample(root)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
-    def to_two(document: dict[str, object]) -> dict[str, object]:
-        document = {**document, "schema": 1}  # the nouns of this test still say 1
+    def to_next(document: dict[str, object]) -> dict[str, object]:
+        document = {**document, "schema": SCHEMA}  # the nouns of this test still say so
         if "commit" in document:
             document["suite_version"] = "upgraded"
         return document
@@ -248,7 +248,7 @@ def test_an_older_schema_is_upgraded_in_memory(root: Path, monkeypatch: pytest.M
     monkeypatch.setattr(upgrades, "SCHEMA", SCHEMA + 1)
     with pytest.raises(KeyError):
         read_results(root)
-    monkeypatch.setitem(upgrades.UPGRADES, 1, to_two)
+    monkeypatch.setitem(upgrades.UPGRADES, SCHEMA, to_next)
     (stored,), refusals = read_results(root)
     assert refusals == ()
     assert stored.run.suite_version == "upgraded"

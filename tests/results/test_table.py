@@ -17,6 +17,7 @@ from bench.derived import summary
 from bench.model import Measured, Ok, Workload
 from bench.submission import StoredRun, read_results
 from bench.table import ROW_TYPES, LeaderboardTable, load_table
+from bench.task import task
 from bench.tidy import frames
 
 catalogue = cache(read_catalogue)
@@ -146,6 +147,36 @@ def test_stale_rows_are_marked(what: str) -> None:
     rows, _ = frames([run], known)
     assert rows["stale"].all()
     assert not frames([stored()], catalogue())[0]["stale"].any()
+
+
+@pytest.mark.parametrize("what", ["revision", "recipe", "task", "nothing stated"])
+def test_another_task_makes_its_rows_stale_and_no_others(what: str) -> None:
+    run, known = stored(), catalogue()
+    (digits,) = (t for t in known.tasks if t.name == "digits")
+    if what == "revision":
+        known = replace(known, tasks=(replace(digits, revision=2),))
+    elif what == "recipe":
+        known = replace(known, tasks=(replace(digits, recipe_sha256="0" * 64),))
+    elif what == "task":
+        known = replace(known, tasks=())
+    else:
+        files = tuple(
+            replace(f, records=tuple(replace(r, task=None) for r in f.records)) for f in run.files
+        )
+        run = replace(run, files=files)
+    rows, _ = frames([run], known)
+    of_task = rows["stimulus"] == "task"
+    assert rows[of_task]["stale"].all()
+    assert not rows[~of_task]["stale"].any()
+
+
+def test_a_task_row_says_what_was_trained_on_what() -> None:
+    rows, _ = frames([stored()], catalogue())
+    trained = rows[rows["stimulus"] == "task"]
+    assert set(trained["task_revision"]) == {1}
+    assert set(trained["recipe_sha256"]) == {task("digits").recipe_sha256}
+    assert trained["data_sha256"].str.len().eq(64).all()
+    assert rows[rows["stimulus"] != "task"]["recipe_sha256"].isna().all()
 
 
 def test_unknown_metrics_are_named_not_shown(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ _OUTCOMES = {
     "out_of_memory": "an allocation failed under the memory limit of the run",
     "timed_out": "killed at the time limit of the run",
     "crashed": "the process raised, exited or died",
+    "diverged": "a training whose loss or gradient stopped being a number, with the step",
     "not_run": "not attempted, for instance because a smaller size already failed",
 }
 

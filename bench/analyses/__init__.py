@@ -1,0 +1,1 @@
+"""One file = one analysis: ANALYSIS, a question about trained attention."""

@@ -1,0 +1,203 @@
+"""Do different queries get the same attention? The toy of InLine's figure 1, and trained networks.
+
+Rows of A belong to queries. A normalised linear attention with a homogeneous feature map (relu)
+gives collinear queries the same row: they are confused. Counting pairs that coincide needs a
+tolerance; here is the whole sweep, never one of them. A pair counts if its rows differ by less than
+the tolerance in the sum of absolute differences, while its queries differ by more than 5 %.
+
+Han et al., "Bridging the Divide: Reconsidering Softmax and Linear Attention", NeurIPS 2024,
+https://arxiv.org/abs/2412.06590, section 4.1 and figures 1 and 2. How the paper counts (tolerance,
+layers, class token) is not stated; here all layers and heads are pooled, without a class token.
+"""
+
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from attention_impls.registry import load
+from attention_impls.shapes import AttentionShape, Grid
+from bench.analysis import Analysis, Findings, Study, quantity
+from bench.attention_matrix import Given, matrix, seen, without_local_options
+from bench.report import Curves, Line, Quantity
+
+TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6)
+SCALES = (0.5, 1.0, 2.0, 4.0)
+IMAGES = 64
+_DIFFERENT = 0.05
+"""Queries count as different if they differ by more than this share of their norm."""
+_NO_EPSILON = 1e-300
+"""Instead of what mechanisms add to a denominator: positive, and without effect."""
+_EQUAL = 1e-12
+"""Rows of the toy that differ by less are equal: rounding of float64 is a thousand times less."""
+
+
+def toy(variant: str) -> Tensor:
+    """Return the rows [4, 4] of four collinear queries in two dimensions, in float64.
+
+    The queries are 1, 2, 3 and 4 times (1, 2); the keys are fixed and no two of them collinear.
+    Local branches are switched off, and what is added to a denominator is 0: the mathematics.
+    """
+    spec = load(variant)
+    options = without_local_options(spec.options)
+    if isinstance(getattr(options, "epsilon", None), float):
+        options = replace(options, epsilon=_NO_EPSILON)
+    grid = Grid(1, 4)
+    shape = AttentionShape(batch=1, grid=grid, heads=1, head_dim=2)
+    torch.manual_seed(0)
+    layer = spec.build(shape, options).double().eval()
+    q = torch.arange(1.0, 5.0, dtype=torch.float64)[:, None] * torch.tensor([[1.0, 2.0]])
+    k = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], dtype=torch.float64)
+    v = torch.ones(1, 1, 4, 2, dtype=torch.float64)
+    x = torch.zeros(1, 4, 2, dtype=torch.float64)
+    return matrix(Given(cast("nn.Module", layer.mix), q[None, None], k[None, None], v, x, grid))[0]
+
+
+def equal_pairs(rows: Tensor) -> int:
+    """Pairs of rows that are equal up to rounding."""
+    return int((_distances(rows) < _EQUAL).sum())
+
+
+def confused(rows: Tensor, queries: Tensor) -> Tensor:
+    """Count the pairs of different queries whose rows coincide, one number a tolerance."""
+    apart = _distances(rows)
+    upper = torch.triu_indices(len(queries), len(queries), 1)
+    difference = torch.cdist(queries, queries)[upper[0], upper[1]]
+    different = difference > _DIFFERENT * queries.norm(dim=1)[upper[0]]
+    return torch.stack([((apart < t) & different).sum() for t in TOLERANCES])
+
+
+def _distances(rows: Tensor) -> Tensor:
+    """Sum of absolute differences of every pair i < j."""
+    upper = torch.triu_indices(len(rows), len(rows), 1)
+    return torch.cdist(rows, rows, p=1)[upper[0], upper[1]]
+
+
+def run(study: Study) -> Findings:
+    """Toy, tolerance sweep, and scaled queries."""
+    quantities: list[Quantity] = []
+    sweeps: list[Line] = []
+    scalings: list[Line] = []
+    shares: dict[str, list[float]] = {}
+    for variant in study.variants:
+        pairs = equal_pairs(toy(variant))
+        quantities.append(quantity(variant, "equal pairs of six in the toy", pairs))
+        counts, moved, pairs_seen = _trained(study, variant)
+        share = counts.double() / pairs_seen
+        shares[variant] = share.mean(0).tolist()
+        sweeps.append(
+            Line(
+                variant=variant,
+                label=load(variant).title,
+                x=TOLERANCES,
+                y=tuple(shares[variant]),
+                low=tuple(share.quantile(0.05, 0).tolist()),
+                high=tuple(share.quantile(0.95, 0).tolist()),
+            )
+        )
+        scalings.append(
+            Line(variant=variant, label=load(variant).title, x=SCALES, y=tuple(moved.tolist()))
+        )
+        for place, tolerance in enumerate(TOLERANCES):
+            setting = f"tolerance {tolerance:g}"
+            median, high = counts[:, place].double().quantile(torch.tensor([0.5, 0.95]).double())
+            quantities += [
+                quantity(variant, "confused pairs an image, median", float(median), setting),
+                quantity(variant, "confused pairs an image, 95 %", float(high), setting),
+                quantity(variant, "share of confused pairs", shares[variant][place], setting),
+            ]
+        quantities += [
+            quantity(variant, "change of rows", change, f"queries times {scale:g}")
+            for scale, change in zip(SCALES, moved.tolist(), strict=True)
+        ]
+    finding, agrees = _finding(shares, {q.variant: q.value for q in quantities
+                                        if q.name.startswith("equal pairs")})  # fmt: skip
+    return Findings(
+        finding=finding,
+        agrees=agrees,
+        quantities=tuple(quantities),
+        figures=(
+            Curves(
+                kind="lines",
+                title="Pairs of different queries with the same attention",
+                x="tolerance: sum of absolute differences of two rows",
+                y="share of all pairs, mean over images",
+                log_x=True,
+                lines=tuple(sweeps),
+            ),
+            Curves(
+                kind="lines",
+                title="What becomes of the rows when queries are scaled",
+                x="factor of the queries",
+                y="mean sum of absolute differences to the rows at factor 1",
+                log_x=True,
+                lines=tuple(scalings),
+            ),
+        ),
+    )
+
+
+def _trained(study: Study, variant: str) -> tuple[Tensor, Tensor, int]:
+    """Return counts [seeds x images, tolerances], mean changes [scales], and pairs an image."""
+    counts: list[Tensor] = []
+    moved: list[Tensor] = []
+    pairs = 0
+    for seed in study.seeds:
+        learned = study.trained(variant, seed)
+        inputs = learned.data.test.inputs[:IMAGES].to(study.device)
+        layers = seen(learned.network, inputs)
+        for item in range(len(inputs)):
+            count = torch.zeros(len(TOLERANCES), dtype=torch.int64)
+            pairs = 0
+            for layer in layers:
+                given = layer.of(item)
+                rows = matrix(given)
+                for head, of_head in enumerate(rows):
+                    count += confused(of_head, given.q[0, head]).cpu()
+                    pairs += len(of_head) * (len(of_head) - 1) // 2
+                moved.append(_changes(given, rows))
+            counts.append(count)
+    return torch.stack(counts), torch.stack(moved).mean(0), pairs
+
+
+def _changes(given: Given, rows: Tensor) -> Tensor:
+    """Mean sum of absolute differences of the rows when the queries are scaled."""
+    found: list[Tensor] = []
+    for scale in SCALES:
+        scaled = matrix(replace(given, q=given.q * scale)) if scale != 1 else rows
+        found.append((scaled - rows).abs().sum(-1).mean().cpu())
+    return torch.stack(found)
+
+
+def _finding(
+    shares: dict[str, list[float]], toys: dict[str | None, float]
+) -> tuple[str, bool | None]:
+    place = TOLERANCES.index(1e-3)
+    ordered = sorted(shares, key=lambda name: -shares[name][place])
+    listed = ", ".join(f"{name} {100 * shares[name][place]:.3g} %" for name in ordered)
+    equal = ", ".join(f"{name} {toys[name]:.0f}" for name in ordered)
+    sentence = (
+        f"Share of pairs of different queries that get the same attention (tolerance 1e-3): "
+        f"{listed}. Of the six pairs of collinear queries in the toy are equal: {equal}."
+    )
+    linear = [name for name in ("linear_relu", "linear_elu") if name in shares]
+    injective = [name for name in ("softmax", "inline") if name in shares]
+    if not linear or not injective:
+        return sentence, None
+    above = all(shares[one][place] > shares[other][place] for one in linear for other in injective)
+    return sentence, above
+
+
+ANALYSIS = Analysis(
+    name="injectivity",
+    title="Confused queries",
+    question="Do different queries get the same attention weights?",
+    claim=(
+        "Linear attention confuses many queries, softmax and InLine attention hardly any (InLine, "
+        "section 4.1 and figure 2)."
+    ),
+    revision=1,
+    variants=("softmax", "inline", "linear_relu", "linear_elu"),
+    run=run,
+)

@@ -1,0 +1,226 @@
+"""How much of the attention is local, and what does it cost to lose it?
+
+Mass: the share of each row's weights inside the 3 x 3 neighbourhood of its token (cut at the border
+of the image), against the share that uniform weights would have. Signed weights count as they are,
+and by their size in a second figure. Masking: at evaluation, without training again, every query
+loses the tokens of its k x k neighbourhood, itself included, or as many random others; the rest of
+its row is made whole again. Rows that sum to one without negative weights are divided by their sum,
+which is what removing keys before normalisation gives; rows of InLine are centred again over the
+tokens that are left, its formula over fewer keys; others stay as they are. Local branches
+(convolutions) are not masked.
+
+Han et al., "Bridging the Divide", NeurIPS 2024, https://arxiv.org/abs/2412.06590, section 4.2,
+figure 3 and the table of masked models; their networks have a class token, ours do not. The random
+tokens are drawn once for each query from a fixed seed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from attention_impls.multihead import merge_heads
+from attention_impls.registry import load
+from attention_impls.shapes import Grid
+from attention_impls.spec import Traits
+from bench.analysis import Analysis, Findings, Study, quantity
+from bench.attention_matrix import Given, Seen, attentions, matrix, seen, without_local_branch
+from bench.report import Curves, Line, Quantity
+
+SIDES = (3, 5, 7)
+IMAGES_MASS, IMAGES_MASKED = 64, 200
+_DRAW_SEED = 0
+
+
+def neighbourhood(grid: Grid, side: int) -> Tensor:
+    """Return which tokens [tokens, tokens] lie in the side x side square around each token."""
+    rows = torch.arange(grid.tokens) // grid.width
+    columns = torch.arange(grid.tokens) % grid.width
+    reach = side // 2
+    return ((rows[:, None] - rows).abs() <= reach) & ((columns[:, None] - columns).abs() <= reach)
+
+
+def random_tokens(grid: Grid, counts: Tensor) -> Tensor:
+    """Return as many random tokens for each query as `counts` says: [tokens, tokens]."""
+    draws = torch.Generator().manual_seed(_DRAW_SEED)
+    order = torch.rand(grid.tokens, grid.tokens, generator=draws).argsort(1).argsort(1)
+    return order < counts[:, None]
+
+
+def masked(weights: Tensor, removed: Tensor, traits: Traits) -> Tensor:
+    """Return weights [heads, tokens, tokens] without the `removed` keys, made whole again.
+
+    A row that loses every key becomes zero.
+    """
+    kept = ~removed
+    rest = weights * kept
+    if not traits.rows_sum_to_one:
+        return rest
+    if traits.nonnegative_weights:
+        return rest / rest.sum(-1, keepdim=True).clamp(min=1e-12)
+    left = kept.sum(-1, keepdim=True).clamp(min=1)
+    mean = rest.sum(-1, keepdim=True) / left
+    centred = (len(kept) / left) * (rest - mean) + 1 / left
+    return centred * kept
+
+
+@dataclass(slots=True)
+class _Masking:
+    """A layer that computes with masked weights, image by image."""
+
+    bare: nn.Module
+    """The layer's mix without local branch, float64."""
+    removed: Tensor
+    traits: Traits
+
+    def __call__(self, layer: nn.Module, given: tuple[Tensor, Grid], out: Tensor) -> Tensor:
+        """Replace the layer's output (a forward hook)."""
+        answers = [self._one(layer, x[None].double(), given[1]) for x in given[0]]
+        difference = torch.cat(answers).to(out.dtype)
+        # the projection is linear: what masking changes is added to what came out
+        projection = cast("nn.Linear", layer.out)
+        return out + nn.functional.linear(difference, projection.weight)
+
+    def _one(self, layer: nn.Module, x: Tensor, grid: Grid) -> Tensor:
+        """Masked minus whole mix of one image: [1, tokens, channels]."""
+        narrow = next(layer.parameters()).dtype
+        project = cast("Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]", layer.project)
+        q, k, v = (t.double() for t in project(x.to(narrow)))
+        weights = matrix(Given(self.bare, q, k, v, x, grid))
+        change = masked(weights, self.removed, self.traits) - weights
+        return merge_heads(change[None] @ v)
+
+
+def run(study: Study) -> Findings:
+    """Mass by layer, and accuracy by number of masked tokens."""
+    quantities: list[Quantity] = []
+    signed: list[Line] = []
+    sizes: list[Line] = []
+    losses: list[Line] = []
+    uniform = 0.0
+    for variant in study.variants:
+        mass, size, uniform = _mass(study, variant)
+        layers = tuple(range(1, len(mass) + 1))
+        title = load(variant).title
+        signed.append(Line(variant=variant, label=title, x=layers, y=tuple(mass)))
+        sizes.append(Line(variant=variant, label=title, x=layers, y=tuple(size)))
+        quantities += [
+            quantity(variant, "weight within 3 x 3", m, f"layer {n}")
+            for n, m in zip(layers, mass, strict=True)
+        ]
+        for kind in ("local", "random"):
+            counts, accuracies = _accuracies(study, variant, kind)
+            losses.append(
+                Line(
+                    variant=variant, label=f"{title}, {kind}", x=tuple(counts), y=tuple(accuracies)
+                )
+            )
+            quantities += [
+                quantity(variant, f"accuracy, {kind} tokens masked", a, f"{c:.1f} a query")
+                for c, a in zip(counts, accuracies, strict=True)
+            ]
+    finding, agrees = _finding(signed, losses, uniform)
+    return Findings(
+        finding=finding,
+        agrees=agrees,
+        quantities=tuple(quantities),
+        figures=(
+            _by_layer("Weight within the 3 x 3 neighbourhood", signed, uniform),
+            _by_layer("Size of weights within the 3 x 3 neighbourhood", sizes, uniform),
+            Curves(
+                kind="lines", title="Accuracy when tokens are masked at evaluation",
+                x="tokens masked, mean a query", y="accuracy, fraction", lines=tuple(losses),
+            ),
+        ),
+    )  # fmt: skip
+
+
+def _by_layer(title: str, lines: list[Line], uniform: float) -> Curves:
+    return Curves(
+        kind="lines", title=title, x="layer", y="share of the row", lines=tuple(lines),
+        level=uniform, level_label="uniform weights",
+    )  # fmt: skip
+
+
+def _bare(variant: str, layer: Seen) -> nn.Module:
+    return without_local_branch(variant, load(variant).options, layer.shape, layer.of(0).mix)
+
+
+def _mass(study: Study, variant: str) -> tuple[list[float], list[float], float]:
+    """Return signed mass and mass of sizes by layer, and what uniform weights would have."""
+    learned = study.trained(variant, study.seeds[0])
+    layers = seen(learned.network, learned.data.test.inputs[:IMAGES_MASS].to(study.device))
+    near = neighbourhood(layers[0].grid, 3)
+    signed: list[float] = []
+    sizes: list[float] = []
+    for layer in layers:
+        rows = torch.stack([matrix(layer.of(item)) for item in range(len(layer.x))]).cpu()
+        total = rows.sum(-1)
+        usual = total.abs() > 1e-6
+        signed.append(float(((rows * near).sum(-1)[usual] / total[usual]).mean()))
+        sizes.append(float(((rows.abs() * near).sum(-1) / rows.abs().sum(-1)).mean()))
+    return signed, sizes, float(near.float().mean())
+
+
+def _accuracies(study: Study, variant: str, kind: str) -> tuple[list[float], list[float]]:
+    """Return tokens masked a query, and accuracy, for no mask and every side."""
+    learned = study.trained(variant, study.seeds[0])
+    network = learned.network
+    inputs = learned.data.test.inputs[:IMAGES_MASKED].to(study.device)
+    labels = learned.data.test.labels[:IMAGES_MASKED].to(study.device)
+    layers = seen(network, inputs[:1])
+    counts: list[float] = [0.0]
+    accuracies: list[float] = [_accuracy(network, inputs, labels)]
+    for side in SIDES:
+        grid = layers[0].grid
+        removed = neighbourhood(grid, side)
+        if kind == "random":
+            removed = random_tokens(grid, removed.sum(1))
+        handles = [
+            attention.register_forward_hook(
+                _Masking(_bare(variant, layer), removed, load(variant).traits)
+            )
+            for attention, layer in zip(attentions(network), layers, strict=True)
+        ]
+        try:
+            accuracies.append(_accuracy(network, inputs, labels))
+        finally:
+            for handle in handles:
+                handle.remove()
+        counts.append(float(removed.sum(1).float().mean()))
+    return counts, accuracies
+
+
+@torch.no_grad()
+def _accuracy(network: nn.Module, inputs: Tensor, labels: Tensor) -> float:
+    network.eval()
+    return float((network(inputs).argmax(1) == labels).float().mean())
+
+
+def _finding(mass: list[Line], losses: list[Line], uniform: float) -> tuple[str, bool]:
+    first = ", ".join(f"{line.label} {100 * line.y[0]:.0f} %" for line in mass)
+    drops = {line.label: line.y[0] - line.y[1] for line in losses}
+    listed = ", ".join(f"{label} {100 * drop:+.1f}" for label, drop in drops.items())
+    local = [line.y[0] - line.y[1] for line in losses if line.label.endswith("local")]
+    random = [line.y[0] - line.y[1] for line in losses if line.label.endswith("random")]
+    sentence = (
+        f"Weight within 3 x 3 in the first layer: {first} (uniform {100 * uniform:.0f} %). Points "
+        f"of accuracy lost when 3 x 3 tokens a query are masked: {listed}."
+    )
+    return sentence, all(a > b for a, b in zip(local, random, strict=True))
+
+
+ANALYSIS = Analysis(
+    name="locality",
+    title="Local attention",
+    question="How much of the attention is local, and what does it cost to lose it?",
+    claim=(
+        "Attention is much more local than uniform weights, and losing local tokens costs far more "
+        "accuracy than losing as many random ones (InLine, section 4.2)."
+    ),
+    revision=1,
+    variants=("softmax", "inline", "linear_relu", "linear_elu", "focused_linear"),
+    run=run,
+)

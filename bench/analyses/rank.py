@@ -1,0 +1,168 @@
+"""Rank, entropy and sharpness of attention matrices, with and without the local branch.
+
+Without a local branch the matrix of linear attention has no more than head_dim independent rows
+(InLine one more), however many tokens there are; a depthwise convolution lifts that. The numerical
+rank counts singular values above 1e-9 of the largest, in float64; the effective rank is the
+exponential of the entropy of the singular values, without any tolerance. Entropy and largest weight
+are of the sizes of the weights, rows scaled to one. Last, the focused map: how the angle between
+two positive vectors changes with its power.
+
+Han et al., "FLatten Transformer", ICCV 2023, https://arxiv.org/abs/2308.00442, figures 3 and 5.
+Roy and Vetterli, "The effective rank", EUSIPCO 2007.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from attention_impls.registry import load
+from bench.analysis import Analysis, Findings, Study, quantity
+from bench.attention_matrix import Seen, matrix, seen, without_local_branch
+from bench.report import Curves, Line, Quantity
+
+IMAGES = 16
+RELATIVE_TOLERANCE = 1e-9
+POWERS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
+_PAIRS = 2_000
+
+
+def numerical_rank(rows: Tensor) -> Tensor:
+    """Singular values above RELATIVE_TOLERANCE of the largest, for each matrix."""
+    values = torch.linalg.svdvals(rows)
+    return (values > RELATIVE_TOLERANCE * values[..., :1]).sum(-1)
+
+
+def effective_rank(rows: Tensor) -> Tensor:
+    """exp(entropy) of the singular values, scaled to sum 1, for each matrix."""
+    values = torch.linalg.svdvals(rows)
+    shares = values / values.sum(-1, keepdim=True)
+    return torch.special.entr(shares).sum(-1).exp()
+
+
+def sharpened(power: float) -> tuple[float, float]:
+    """Return the mean cosine of pairs of random positive vectors: nearest and farthest quarter.
+
+    The focused map raises entries to `power` and keeps the norm, so cosines do not need it.
+    """
+    draws = torch.Generator().manual_seed(0)
+    pairs = torch.rand(2, _PAIRS, 32, generator=draws, dtype=torch.float64)
+    before = torch.cosine_similarity(pairs[0], pairs[1])
+    after = torch.cosine_similarity(pairs[0] ** power, pairs[1] ** power)
+    order = before.argsort()
+    quarter = _PAIRS // 4
+    return float(after[order[-quarter:]].mean()), float(after[order[:quarter]].mean())
+
+
+def run(study: Study) -> Findings:
+    """Per layer: ranks with and without the local branch, entropy, largest weight."""
+    quantities: list[Quantity] = []
+    whole: list[Line] = []
+    bare: list[Line] = []
+    ranks: dict[str, float] = {}
+    tokens, head_dim = 0, 0
+    for variant in study.variants:
+        learned = study.trained(variant, study.seeds[0])
+        layers = seen(learned.network, learned.data.test.inputs[:IMAGES].to(study.device))
+        tokens, head_dim = layers[0].grid.tokens, layers[0].shape.head_dim
+        places = tuple(range(1, len(layers) + 1))
+        found = [_measured(variant, layer) for layer in layers]
+        title = load(variant).title
+        ranks[variant] = max(f["rank"] for f in found)
+        ranks[f"{variant}, whole"] = max(f["rank with the local branch"] for f in found)
+        whole.append(
+            Line(
+                variant=variant,
+                label=title,
+                x=places,
+                y=tuple(f["effective rank with the local branch"] for f in found),
+            )
+        )
+        bare.append(
+            Line(
+                variant=variant, label=title, x=places, y=tuple(f["effective rank"] for f in found)
+            )
+        )
+        quantities += [
+            quantity(variant, name, value, f"layer {place}")
+            for place, of_layer in zip(places, found, strict=True)
+            for name, value in of_layer.items()
+        ]  # fmt: skip
+    near, far = zip(*(sharpened(power) for power in POWERS), strict=True)
+    quantities += [
+        quantity(None, f"cosine of the {name} pairs", value, f"power {power:g}")
+        for name, values in (("nearest", near), ("farthest", far))
+        for power, value in zip(POWERS, values, strict=True)
+    ]
+    listed = ", ".join(
+        f"{v} {ranks[v]:.0f} ({ranks[f'{v}, whole']:.0f} with its local branch)"
+        for v in study.variants
+    )
+    linear = study.of("linear_relu", "linear_elu", "focused_linear")
+    agrees = None
+    if linear:
+        agrees = all(ranks[v] <= min(tokens, head_dim) for v in linear) and all(
+            ranks[f"{v}, whole"] > ranks[v] for v in study.of("focused_linear")
+        )
+    return Findings(
+        finding=(
+            f"Largest numerical rank of {tokens} x {tokens} matrices of heads with {head_dim} "
+            f"channels: {listed}."
+        ),
+        agrees=agrees,
+        quantities=tuple(quantities),
+        figures=(
+            _by_layer("Effective rank without local branches", bare, tokens),
+            _by_layer("Effective rank with local branches", whole, tokens),
+            Curves(
+                kind="lines",
+                title="What the focused map does to angles",
+                x="power",
+                y="mean cosine of pairs",
+                lines=(
+                    Line(variant="focused_linear", label="nearest quarter", x=POWERS, y=near),
+                    Line(variant="focused_linear", label="farthest quarter", x=POWERS, y=far),
+                ),
+            ),
+        ),
+    )
+
+
+def _by_layer(title: str, lines: list[Line], tokens: int) -> Curves:
+    return Curves(
+        kind="lines", title=title, x="layer", y="exp(entropy of the singular values)",
+        lines=tuple(lines), level=float(tokens), level_label="tokens",
+    )  # fmt: skip
+
+
+def _measured(variant: str, layer: Seen) -> dict[str, float]:
+    """Means over images and heads; ranks are the largest."""
+    plain = without_local_branch(variant, load(variant).options, layer.shape, layer.of(0).mix)
+    images = range(len(layer.x))
+    rows = torch.stack([matrix(layer.of(item, plain)) for item in images])
+    local = torch.stack([matrix(layer.of(item)) for item in images])
+    sizes = rows.abs() / rows.abs().sum(-1, keepdim=True)
+    return {
+        "rank": float(numerical_rank(rows).max()),
+        "rank with the local branch": float(numerical_rank(local).max()),
+        "effective rank": float(effective_rank(rows).mean()),
+        "effective rank with the local branch": float(effective_rank(local).mean()),
+        "entropy of a row / ln tokens": float(
+            torch.special.entr(sizes).sum(-1).mean() / math.log(rows.shape[-1])
+        ),
+        "largest weight of a row": float(sizes.amax(-1).mean()),
+    }
+
+
+ANALYSIS = Analysis(
+    name="rank",
+    title="Rank and sharpness",
+    question="How many independent rows do attention matrices have, and how sharp are they?",
+    claim=(
+        "The rank of linear attention is bounded by the channels of a head; a depthwise "
+        "convolution lifts it (FLatten, section 4.2 and figure 5)."
+    ),
+    revision=1,
+    variants=("softmax", "inline", "linear_relu", "linear_elu", "focused_linear"),
+    run=run,
+)

@@ -1,0 +1,58 @@
+"""The state of a training after its last whole epoch, on disk: whole or not there at all."""
+
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be gone on from; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One file, and the training that it belongs to."""
+
+    path: Path
+    identity: dict[str, str]
+    """Everything that must be the same on both sides of an interruption."""
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the file by `state`; at every moment the old or the new one is there."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_suffix(".unfinished")
+        with unfinished.open("wb") as file:
+            torch.save({"identity": self.identity, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(self.path)
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """Return the state, with tensors on `device`; None if there is no file.
+
+        Raises:
+            CheckpointError: damaged, or of another training.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            state = torch.load(self.path, map_location=device, weights_only=True)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            why = str(error).partition("\n")[0]
+            raise CheckpointError(f"{self.path} cannot be read ({why}): delete it") from error
+        found = state.pop("identity")
+        different = sorted(
+            f"{name} was {found.get(name)}, is {self.identity.get(name)}"
+            for name in found.keys() | self.identity.keys()
+            if found.get(name) != self.identity.get(name)
+        )
+        if different:
+            raise CheckpointError(
+                f"{self.path} is of another training: {'; '.join(different)}; delete it to start "
+                "anew"
+            )
+        return state

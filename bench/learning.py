@@ -1,0 +1,86 @@
+"""Trains and tests one network for a task: from an assignment to a result."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from bench.checkpoint import Kept
+from bench.dataset import Data
+from bench.model import Training
+from bench.task import Assignment, Task, TaskResult
+from bench.training import scores, train
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """A trained network, what it was tested on, and how well it did."""
+
+    network: nn.Module
+    """On the assignment's device, in evaluation mode."""
+    data: Data
+    result: TaskResult
+
+
+def learn(task: Task, assignment: Assignment) -> Learned:
+    """Build from the seed, train, and look at the test set once, after the last epoch.
+
+    Raises:
+        DivergedError: with the step.
+        CheckpointError: the checkpoint is of another training.
+        UnsupportedShape: the variant cannot compute the task's grid.
+        MissingDataError: the data are not on this machine.
+        WrongDataError: the data are damaged.
+    """
+    torch.manual_seed(assignment.seed)
+    network = task.network(assignment).to(assignment.device)
+    data = task.data()
+    sha256 = data.sha256
+    kept = None
+    if assignment.checkpoint is not None:
+        kept = Kept(assignment.checkpoint, _identity(task, assignment, sha256))
+    trained = train(
+        network,
+        data.train,
+        task.training,
+        assignment.seed,
+        compiled=assignment.compiled,
+        kept=kept,
+        report=assignment.report,
+    )
+    found = scores(network, data.test, task.test_batch)
+    curves = trained.curves
+    result = TaskResult(
+        accuracy=found.accuracy,
+        loss=found.loss,
+        training_time_s=curves.wall_s,
+        samples_per_s=trained.samples / curves.wall_s,
+        parameters=sum(p.numel() for p in network.parameters()),
+        training=Training(
+            data_sha256=sha256,
+            precision=trained.precision,
+            losses=tuple(curves.losses),
+            accuracies=tuple(curves.accuracies),
+            gradient_norms=tuple(curves.gradient_norms),
+            clipped=tuple(curves.clipped),
+            resumed_after=tuple(curves.resumed_after),
+        ),
+    )
+    return Learned(network=network, data=data, result=result)
+
+
+def _identity(task: Task, assignment: Assignment, sha256: str) -> dict[str, str]:
+    """Everything that decides the result of a training."""
+    spec = assignment.spec
+    return {
+        "task": task.name,
+        "recipe": task.recipe_sha256,
+        "data": sha256,
+        "variant": f"{spec.name}, revision {spec.revision}",
+        "options": str(spec.checked_options(assignment.options)),
+        "seed": str(assignment.seed),
+        "device": assignment.device,
+        "compiled": str(assignment.compiled),
+        "torch": str(torch.__version__),
+        "threads": str(torch.get_num_threads()),
+    }

@@ -1,0 +1,349 @@
+"""Analyses: the mathematics on matrices that are known, whole runs on tiny networks, reports."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from attention_impls import load
+from attention_impls.registry import UnknownName
+from attention_impls.shapes import AttentionShape, Grid
+from attention_impls.vit import VisionTransformer
+from bench import analysis as analyses
+from bench.analyses import ablations, fidelity, injectivity, locality, rank, soft_inverse
+from bench.analysis import Findings, Study, analysis, analysis_names
+from bench.attention_matrix import Given, NotLinearError, matrix, seen, without_local_branch
+from bench.dataset import Data, Split
+from bench.model import to_json
+from bench.report import AnalysisReport, Curves, Line, read_reports, write_report
+from bench.tasks.digits import SIZE, TASK
+from bench.training import Recipe
+
+GRID = Grid(4, 4)
+SHAPE = AttentionShape(batch=1, grid=GRID, heads=2, head_dim=8)
+
+
+def given(variant: str, grid: Grid = GRID, mix: nn.Module | None = None) -> Given:
+    torch.manual_seed(0)
+    layer = load(variant).build(replace(SHAPE, grid=grid)).double().eval()
+    x = torch.randn(1, grid.tokens, 16, dtype=torch.float64)
+    return Given(mix or layer.mix, *(t.detach() for t in layer.project(x)), x, grid)
+
+
+# The matrix ---------------------------------------------------------------------------------------
+
+
+def test_the_matrix_of_softmax_is_the_softmax_of_the_scores() -> None:
+    one = given("softmax")
+    wanted = (one.q[0] @ one.k[0].mT / 8**0.5).softmax(-1)
+    torch.testing.assert_close(matrix(one), wanted)
+
+
+@pytest.mark.parametrize(
+    "variant", ["softmax", "linear_relu", "linear_elu", "inline", "focused_linear", "soft"]
+)
+def test_the_matrix_times_the_values_is_the_answer(variant: str) -> None:
+    """For a channel that the extraction did not use, without the local branch."""
+    one = given(variant)
+    bare = without_local_branch(variant, load(variant).options, SHAPE, one.mix)
+    plain = replace(one, mix=bare)
+    weights = matrix(plain, channel=0)
+    answer = plain.answer(one.q, one.k, one.v, one.x)[0]
+    torch.testing.assert_close(weights @ one.v[0], answer, rtol=1e-7, atol=1e-9)
+
+
+def test_a_mix_that_is_not_linear_is_refused() -> None:
+    class Squares(nn.Module):
+        def forward(self, q, k, v, x, grid):
+            return v**2
+
+    with pytest.raises(NotLinearError, match="Squares is not linear"):
+        matrix(given("softmax", mix=Squares()))
+
+
+def test_a_local_branch_is_seen_and_can_be_left_out() -> None:
+    one = given("inline")
+    bare = without_local_branch("inline", load("inline").options, SHAPE, one.mix)
+    with_branch, without = matrix(one), matrix(replace(one, mix=bare))
+    difference = (with_branch - without).abs() > 1e-12
+    near = locality.neighbourhood(GRID, 3)
+    assert difference.any()
+    assert not difference[:, ~near].any()
+
+
+# Injectivity --------------------------------------------------------------------------------------
+
+
+def test_the_toy_confuses_linear_attention_and_nothing_else() -> None:
+    found = {v: injectivity.equal_pairs(injectivity.toy(v))
+             for v in ("softmax", "inline", "linear_relu")}  # fmt: skip
+    assert found == {"softmax": 0, "inline": 0, "linear_relu": 6}
+
+
+def test_only_different_queries_with_equal_rows_are_confused() -> None:
+    rows = torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.9, 0.1]], dtype=torch.float64)
+    apart = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    same = torch.tensor([[1.0, 0.0], [1.01, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    assert injectivity.confused(rows, apart).tolist() == [1] * len(injectivity.TOLERANCES)
+    assert injectivity.confused(rows, same).tolist() == [0] * len(injectivity.TOLERANCES)
+    near = rows.clone()
+    near[1, 0] += 5e-3
+    counts = injectivity.confused(near, apart)
+    assert [int(c) for c, t in zip(counts, injectivity.TOLERANCES, strict=True) if t > 5e-3] == [
+        1, 1, 1,
+    ]  # fmt: skip
+    assert int(counts[-1]) == 0
+
+
+# Locality -----------------------------------------------------------------------------------------
+
+
+def test_neighbourhoods_are_cut_at_the_border() -> None:
+    near = locality.neighbourhood(GRID, 3)
+    assert near.sum(1).tolist() == [4, 6, 6, 4, 6, 9, 9, 6, 6, 9, 9, 6, 4, 6, 6, 4]
+    assert torch.equal(near, near.T)
+
+
+def test_random_tokens_are_as_many_and_others() -> None:
+    near = locality.neighbourhood(GRID, 3)
+    drawn = locality.random_tokens(GRID, near.sum(1))
+    assert torch.equal(drawn.sum(1), near.sum(1))
+    assert not torch.equal(drawn, near)
+
+
+@pytest.mark.parametrize("variant", ["softmax", "linear_relu", "inline"])
+def test_masked_weights_are_those_of_the_mechanism_on_fewer_keys(variant: str) -> None:
+    """Removing the same keys from every query is the mechanism without these keys."""
+    one = given(variant)
+    mix = without_local_branch(variant, load(variant).options, SHAPE, one.mix)
+    kept = torch.tensor([0, 2, 3, 5, 9, 14])
+    removed = torch.ones(16, 16, dtype=torch.bool)
+    removed[:, kept] = False
+    weights = matrix(replace(one, mix=mix))
+    found = locality.masked(weights, removed, load(variant).traits)
+    q, k, v = (t[:, :, kept] for t in (one.q, one.k, one.v))
+    fewer = mix(q, k, v, one.x[:, kept], Grid(1, 6))[0]
+    answer = (found @ one.v[0])[:, kept]
+    torch.testing.assert_close(answer, fewer, rtol=1e-5, atol=1e-6)
+
+
+# Rank ---------------------------------------------------------------------------------------------
+
+
+def test_ranks_of_known_matrices() -> None:
+    torch.manual_seed(0)
+    low = torch.randn(16, 3, dtype=torch.float64) @ torch.randn(3, 16, dtype=torch.float64)
+    assert int(rank.numerical_rank(low[None])) == 3
+    assert int(rank.numerical_rank(torch.eye(16, dtype=torch.float64)[None])) == 16
+    assert float(rank.effective_rank(torch.eye(16, dtype=torch.float64)[None])) == pytest.approx(16)
+    assert 1 < float(rank.effective_rank(low[None])) < 3
+
+
+@pytest.mark.parametrize(("variant", "most"), [("linear_relu", 8), ("inline", 9), ("softmax", 16)])
+def test_the_rank_of_a_mechanism_is_bounded_by_its_channels(variant: str, most: int) -> None:
+    one = given(variant)
+    mix = without_local_branch(variant, load(variant).options, SHAPE, one.mix)
+    found = rank.numerical_rank(matrix(replace(one, mix=mix)))
+    assert found.tolist() == [most, most]
+
+
+def test_sharpening_brings_near_pairs_nearer_than_far_ones() -> None:
+    plain, sharp = rank.sharpened(1.0), rank.sharpened(4.0)
+    assert plain[0] - plain[1] < sharp[0] - sharp[1]
+
+
+# SOFT ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["soft", "soft_norm"])
+def test_the_start_is_that_of_the_variant(variant: str) -> None:
+    """One iterate from our start is what the variant's own inverse returns after one step."""
+    queries = soft_inverse.smooth_field(Grid(6, 6))
+    marks = soft_inverse.landmarks(queries, Grid(6, 6), 9, "average_pool")
+    between = soft_inverse.gaussian_affinities(marks, marks, 1.0)
+    spec = load(variant)
+    options = replace(spec.options, newton_steps=1)
+    layer = spec.build(AttentionShape(1, Grid(6, 6), 4, 32), options).double()
+    ridge = options.ridge
+    start = soft_inverse.started(variant, between, ridge)
+    found = soft_inverse.newton_inverse(soft_inverse.ridged(between, ridge), start, 1)
+    if variant == "soft_norm":
+        scale = between.sum(-1).rsqrt()
+        found = scale[:, :, None] * found * scale[:, None, :]
+    torch.testing.assert_close(found, layer.mix.inverse(between))
+
+
+def test_the_residual_of_an_inverse_is_none_and_of_nothing_is_one() -> None:
+    a = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))[None]
+    assert soft_inverse.residual(a, a.inverse()) < 1e-12
+    assert soft_inverse.residual(a, torch.zeros_like(a)) == pytest.approx(1.0)
+
+
+# Fidelity -----------------------------------------------------------------------------------------
+
+
+def test_softmax_has_no_error_and_a_wrong_mix_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fidelity, "SIDE", 6)
+    perfect = fidelity.errors(fidelity.built("softmax", None, 0), 1.0, 0)
+    assert perfect.output < 1e-12
+    assert perfect.row_sum < 1e-12
+    assert perfect.recall == 1.0
+
+    class Mean(nn.Module):
+        def forward(self, q, k, v, x, grid):
+            return v.mean(2, keepdim=True).expand_as(v) * 1.1
+
+    wrong = fidelity.errors(Mean(), 4.0, 0)
+    assert wrong.output > 0.3
+    assert wrong.row_sum == pytest.approx(0.1)
+    assert wrong.recall < 0.9
+
+
+def test_logits_have_the_temperature_as_their_deviation() -> None:
+    q, k, _ = fidelity.inputs(2.0, 0)
+    logits = q @ k.mT / q.shape[-1] ** 0.5
+    assert float(logits.std()) == pytest.approx(2.0, rel=0.05)
+
+
+# Ablations ----------------------------------------------------------------------------------------
+
+
+def test_windows_are_attention_on_each_part_alone() -> None:
+    torch.manual_seed(0)
+    layer = load("softmax").build(replace(SHAPE, grid=Grid(2, 2)))
+    windowed = ablations.Windowed(layer, 2)
+    x = torch.randn(2, 16, 16)
+    changed = x.clone()
+    changed[:, 15] += 1
+    before, after = windowed(x, GRID), windowed(changed, GRID)
+    moved = (before != after).any(2).any(0)
+    assert moved.nonzero().flatten().tolist() == [10, 11, 14, 15]
+    part = x[:, [10, 11, 14, 15]]
+    torch.testing.assert_close(before[:, [10, 11, 14, 15]], layer(part, Grid(2, 2)))
+    assert ablations.windows(Grid(8, 8)) == (2, 4, 8)
+
+
+# Whole runs ---------------------------------------------------------------------------------------
+
+QUICK = Recipe(
+    epochs=1, batch=32, learning_rate=3e-3, weight_decay=0.0, warmup=0.1, label_smoothing=0.0,
+    clip_norm=1.0,
+)  # fmt: skip
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch) -> Study:
+    """A study of networks that are trained for one epoch on sixty-four digits."""
+
+    def few() -> Data:
+        data = TASK.data()
+        return Data(
+            Split(data.train.inputs[:64], data.train.labels[:64]),
+            Split(data.test.inputs[:8], data.test.labels[:8]),
+        )
+
+    short = replace(TASK, data=few, training=QUICK)
+    monkeypatch.setattr(analyses, "task", lambda _: short)
+    monkeypatch.setattr(ablations, "task", lambda _: short)
+    monkeypatch.setattr(fidelity, "SIDE", 6)
+    monkeypatch.setattr(fidelity, "BUDGETS", (4, 8))
+    return Study(variants=(), note=lambda _: None)
+
+
+@pytest.mark.parametrize("name", analysis_names())
+def test_every_analysis_runs_and_its_numbers_can_be_written(
+    name: str, study: Study, tmp_path: Path
+) -> None:
+    one = analysis(name)
+    study.variants = one.variants
+    found = one.run(study)
+    assert isinstance(found, Findings)
+    assert found.finding.endswith(".")
+    assert found.quantities
+    assert found.figures
+    assert {q.variant for q in found.quantities} - {None} <= set(one.variants)
+    path = write_report(tmp_path, report(name, found, tuple(study.networks)))
+    (read,), refused = read_reports(tmp_path)
+    assert refused == ()
+    assert to_json(read) == to_json(report(name, found, tuple(study.networks)))
+    assert path.name == f"{name}.json"
+    if one.variants and "trained" in (one.claim + one.question + name):
+        assert read.networks
+
+
+def report(name: str, found: Findings, networks: tuple = ()) -> AnalysisReport:
+    return AnalysisReport(
+        analysis=name, revision=1, created="2026-01-02T03:04:05Z", hardware_id="sample-cpu",
+        commit=None, dirty=True, torch="2", wall_s=1.0, claim="", finding=found.finding,
+        agrees=found.agrees, networks=networks, quantities=found.quantities,
+        figures=found.figures,
+    )  # fmt: skip
+
+
+def sample_findings() -> Findings:
+    line = Line(variant=None, label="one", x=(1.0, 2.0), y=(0.5, 0.25))
+    figure = Curves(kind="lines", title="t", x="x", y="y", lines=(line,))
+    return Findings(finding="Something.", agrees=None, quantities=(), figures=(figure,))
+
+
+def test_networks_are_trained_once_and_read_again(study: Study, tmp_path: Path) -> None:
+    study.folder = tmp_path
+    first = study.trained("softmax", 0)
+    assert study.trained("softmax", 0) is first
+    assert len(study.networks) == 1
+    told: list[str] = []
+    again = Study(variants=(), folder=tmp_path, note=told.append).trained("softmax", 0)
+    assert told == []
+    for name, value in first.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name])
+    assert again.result.accuracy == first.result.accuracy
+
+
+def test_other_options_are_other_networks(study: Study) -> None:
+    plain = study.trained("inline", 0)
+    bare = study.trained("inline", 0, {"local_residual": False})
+    assert plain.result.parameters > bare.result.parameters
+    assert [n.options for n in study.networks] == ["", "local_residual=False"]
+
+
+def test_looking_leaves_the_network_as_it_was() -> None:
+    torch.manual_seed(0)
+    network = VisionTransformer(load("inline"), SIZE)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    layers = seen(network, torch.randn(2, 1, 8, 8))
+    assert len(layers) == SIZE.depth
+    assert all(not block.attention._forward_pre_hooks for block in network.blocks)
+    for name, value in network.state_dict().items():
+        assert value.dtype == before[name].dtype
+        assert torch.equal(value, before[name])
+
+
+# Reports ------------------------------------------------------------------------------------------
+
+
+def test_a_moved_or_uneven_report_is_refused(tmp_path: Path) -> None:
+    path = write_report(tmp_path, report("rank", sample_findings()))
+    path.rename(path.with_name("other.json"))
+    ((name, reason),) = read_reports(tmp_path)[1]
+    assert name == "analyses/sample-cpu/other.json"
+    assert "sample-cpu/rank.json" in reason
+    path.with_name("other.json").unlink()
+    uneven = Line(variant=None, label="one", x=(1.0, 2.0), y=(0.5,))
+    (figure,) = sample_findings().figures
+    bad = replace(sample_findings(), figures=(replace(figure, lines=(uneven,)),))
+    write_report(tmp_path, report("rank", bad))
+    assert "sizes differ" in read_reports(tmp_path)[1][0][1]
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    with pytest.raises(ValidationError):
+        Line(variant=None, label="one", x=(1.0,), y=(math.nan,))
+
+
+def test_an_unknown_analysis_is_named() -> None:
+    with pytest.raises(UnknownName, match="rank"):
+        analysis("rnak")

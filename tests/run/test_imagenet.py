@@ -1,0 +1,136 @@
+"""The ImageNet recipe: two processes on a small folder, resumed, and its parts one by one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from bench.imagenet import DeitRecipe, Dropped, augmentation
+from bench.imagenet_images import ImageFiles, Mixing, RepeatedSampler
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bright and dark pictures of odd sizes: 24 to train, 10 to test."""
+    root = tmp_path_factory.mktemp("images")
+    draws = np.random.default_rng(0)
+    for part, items in (("train", 12), ("val", 5)):
+        for name, low in (("bright", 160), ("dark", 0)):
+            (root / part / name).mkdir(parents=True)
+            for number in range(items):
+                pixels = draws.integers(low, low + 90, (40, 48 + number, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{number}.png")
+    return root
+
+
+def torchrun(folder: Path, out: Path, epochs: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         "-m", "bench.imagenet", "--data", str(folder), "--out", str(out), "--variant", "inline",
+         "--size", "tiny_test", "--epochs", str(epochs), "--batch", "8", "--workers", "0",
+         "--warmup-epochs", "1", "--rate-per-512", "0.3", "--randaugment", "0", "--erasing", "0",
+         "--average-decay", "0.9", "--repeats", "1"],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_two_processes_train_test_and_go_on(folder: Path, tmp_path: Path) -> None:
+    torchrun(folder, tmp_path, 3)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    # ten test images over two processes, each counted once
+    answered = [10 * line["accuracy"] for line in lines]
+    assert [round(right) for right in answered] == pytest.approx(answered)
+    best = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert best["best"] == max(max(line["accuracy"], line["averaged"]) for line in lines)
+    torchrun(folder, tmp_path, 3)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 3
+
+
+def test_rates_rise_then_fall_as_deit_has_it() -> None:
+    recipe = DeitRecipe()
+    assert recipe.rate(0, 100) == pytest.approx(1e-6)
+    assert recipe.rate(500, 100) == pytest.approx(1e-3)
+    assert recipe.rate(30_000, 100) == pytest.approx(1e-5)
+    assert recipe.rate(15_250, 100) == pytest.approx((1e-3 + 1e-5) / 2)
+
+
+def test_mixed_targets_are_shares_of_the_images_that_are_mixed() -> None:
+    images = torch.zeros(4, 3, 16, 16)
+    images[:2] = 1
+    labels = torch.tensor([1, 1, 0, 0])
+    draws = torch.Generator().manual_seed(0)
+    mix = Mixing(smoothing=0.0, classes=2)
+    cut = blended = 0
+    for _ in range(40):
+        mixed, targets = mix(images, labels, draws)
+        torch.testing.assert_close(targets.sum(1), torch.ones(4))
+        # the mean brightness of an image is the share of the bright one in it
+        torch.testing.assert_close(mixed.mean((1, 2, 3)), targets[:, 1], atol=1e-5, rtol=0)
+        inside = (mixed > 1e-6) & (mixed < 1 - 1e-6)
+        blended += bool(inside.any())
+        cut += not bool(inside.any())
+    assert cut > 5
+    assert blended > 5
+
+
+def test_label_smoothing_is_in_the_targets() -> None:
+    mix = Mixing(mixup=0.0, cutmix=0.0, smoothing=0.1, classes=10)
+    _, targets = mix(torch.zeros(2, 3, 4, 4), torch.tensor([3, 3]), torch.Generator())
+    assert targets[0, 3] == pytest.approx(0.91)
+    assert targets[0, 0] == pytest.approx(0.01)
+
+
+def test_repeated_images_go_to_different_processes() -> None:
+    samplers = [
+        RepeatedSampler(range(300), repeats=3, rank=rank, processes=3, seed=0) for rank in range(3)
+    ]
+    shares = [list(sampler) for sampler in samplers]
+    assert [len(share) for share in shares] == [100] * 3
+    assert shares[0] == shares[1] == shares[2]
+    assert len(set(shares[0])) == 100
+    samplers[0].epoch = 1
+    assert list(samplers[0]) != shares[0]
+    plain = [RepeatedSampler(range(10), repeats=1, rank=r, processes=2, seed=0) for r in range(2)]
+    assert sorted([*plain[0], *plain[1]]) == list(range(10))
+
+
+def test_dropped_branches_keep_their_mean_and_are_whole_in_evaluation() -> None:
+    torch.manual_seed(0)
+    branch = Dropped(nn.Identity(), 0.25)
+    x = torch.ones(4000, 1, 1)
+    out = branch.train()(x)
+    assert float(out.mean()) == pytest.approx(1, abs=0.05)
+    assert sorted(set(out.flatten().tolist())) == [0.0, pytest.approx(4 / 3)]
+    assert torch.equal(branch.eval()(x), x)
+
+
+def test_missing_kornia_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kornia", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install kornia"):
+        augmentation(DeitRecipe())
+    plain = augmentation(DeitRecipe(randaugment=False, erasing=0.0))
+    assert torch.equal(plain(torch.ones(1, 3, 4, 4)), torch.ones(1, 3, 4, 4))
+
+
+def test_crops_are_random_in_training_and_central_in_evaluation(folder: Path) -> None:
+    train, test = ImageFiles(folder, "train", 32), ImageFiles(folder, "test", 32)
+    assert (len(train), len(test)) == (24, 10)
+    torch.manual_seed(0)
+    first, again = train[3][0], train[3][0]
+    assert not torch.equal(first, again)
+    assert torch.equal(test[3][0], test[3][0])
+    assert first.shape == (3, 32, 32)
+    assert train[0][1] != train[23][1]
