@@ -160,7 +160,9 @@ def _mass(study: Study, variant: str) -> tuple[list[float], list[float], float]:
         total = rows.sum(-1)
         usual = total.abs() > 1e-6
         signed.append(float(((rows * near).sum(-1)[usual] / total[usual]).mean()))
-        sizes.append(float(((rows.abs() * near).sum(-1) / rows.abs().sum(-1)).mean()))
+        whole = rows.abs().sum(-1)
+        there = whole > 0
+        sizes.append(float(((rows.abs() * near).sum(-1)[there] / whole[there]).mean()))
     return signed, sizes, float(near.float().mean())
 
 
