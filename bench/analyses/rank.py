@@ -111,6 +111,7 @@ def run(study: Study) -> Findings:
         finding=(
             f"Largest numerical rank of {tokens} x {tokens} matrices of heads with {head_dim} "
             f"channels: {listed}."
+            + ("" if tokens > head_dim else " With so few tokens the bound cannot be seen.")
         ),
         agrees=agrees,
         quantities=tuple(quantities),
