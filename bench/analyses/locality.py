@@ -1,13 +1,13 @@
 """How much of the attention is local, and what does it cost to lose it?
 
-Mass: the share of each row's weights inside the 3 x 3 neighbourhood of its token (cut at the border
-of the image), against the share that uniform weights would have. Signed weights count as they are,
-and by their size in a second figure. Masking: at evaluation, without training again, every query
-loses the tokens of its k x k neighbourhood, itself included, or as many random others; the rest of
-its row is made whole again. Rows that sum to one without negative weights are divided by their sum,
-which is what removing keys before normalisation gives; rows of InLine are centred again over the
-tokens that are left, its formula over fewer keys; others stay as they are. Local branches
-(convolutions) are not masked.
+Mass: the sum of each row's weights inside the 3 x 3 neighbourhood of its token (cut at the border
+of the image), local branch included, against what uniform weights would have. Signed weights count
+as they are; a second figure has the share by their size. Masking: at evaluation, without training
+again, every query loses the tokens of its k x k neighbourhood, itself included, or as many random
+others; the rest of its row is made whole again. Rows that sum to one without negative weights are
+divided by their sum, which is what removing keys before normalisation gives; rows of InLine are
+centred again over the tokens that are left, its formula over fewer keys; others stay as they are.
+Local branches (convolutions) are not masked.
 
 Han et al., "Bridging the Divide", NeurIPS 2024, https://arxiv.org/abs/2412.06590, section 4.2,
 figure 3 and the table of masked models; their networks have a class token, ours do not. The random
@@ -139,7 +139,7 @@ def run(study: Study) -> Findings:
 
 def _by_layer(title: str, lines: list[Line], uniform: float) -> Curves:
     return Curves(
-        kind="lines", title=title, x="layer", y="share of the row", lines=tuple(lines),
+        kind="lines", title=title, x="layer", y="sum, or share of the row", lines=tuple(lines),
         level=uniform, level_label="uniform weights",
     )  # fmt: skip
 
@@ -157,10 +157,10 @@ def _mass(study: Study, variant: str) -> tuple[list[float], list[float], float]:
     sizes: list[float] = []
     for layer in layers:
         rows = torch.stack([matrix(layer.of(item)) for item in range(len(layer.x))]).cpu()
-        total = rows.sum(-1)
-        usual = total.abs() > 1e-6
-        signed.append(float(((rows * near).sum(-1)[usual] / total[usual]).mean()))
-        sizes.append(float(((rows.abs() * near).sum(-1) / rows.abs().sum(-1)).mean()))
+        signed.append(float((rows * near).sum(-1).mean()))
+        whole = rows.abs().sum(-1)
+        there = whole > 0
+        sizes.append(float(((rows.abs() * near).sum(-1)[there] / whole[there]).mean()))
     return signed, sizes, float(near.float().mean())
 
 

@@ -25,18 +25,20 @@ IMAGES = 16
 RELATIVE_TOLERANCE = 1e-9
 POWERS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 _PAIRS = 2_000
+_NOTHING = 1e-300
+"""Instead of a sum that is zero: what is divided by it is zero, too."""
 
 
 def numerical_rank(rows: Tensor) -> Tensor:
     """Singular values above RELATIVE_TOLERANCE of the largest, for each matrix."""
     values = torch.linalg.svdvals(rows)
-    return (values > RELATIVE_TOLERANCE * values[..., :1]).sum(-1)
+    return (values > (RELATIVE_TOLERANCE * values[..., :1]).clamp(min=_NOTHING)).sum(-1)
 
 
 def effective_rank(rows: Tensor) -> Tensor:
     """exp(entropy) of the singular values, scaled to sum 1, for each matrix."""
     values = torch.linalg.svdvals(rows)
-    shares = values / values.sum(-1, keepdim=True)
+    shares = values / values.sum(-1, keepdim=True).clamp(min=_NOTHING)
     return torch.special.entr(shares).sum(-1).exp()
 
 
@@ -100,14 +102,16 @@ def run(study: Study) -> Findings:
     )
     linear = study.of("linear_relu", "linear_elu", "focused_linear")
     agrees = None
-    if linear:
-        agrees = all(ranks[v] <= min(tokens, head_dim) for v in linear) and all(
+    # with fewer tokens than channels the bound cannot be seen
+    if linear and tokens > head_dim:
+        agrees = all(ranks[v] <= head_dim for v in linear) and all(
             ranks[f"{v}, whole"] > ranks[v] for v in study.of("focused_linear")
         )
     return Findings(
         finding=(
             f"Largest numerical rank of {tokens} x {tokens} matrices of heads with {head_dim} "
             f"channels: {listed}."
+            + ("" if tokens > head_dim else " With so few tokens the bound cannot be seen.")
         ),
         agrees=agrees,
         quantities=tuple(quantities),
@@ -141,7 +145,8 @@ def _measured(variant: str, layer: Seen) -> dict[str, float]:
     images = range(len(layer.x))
     rows = torch.stack([matrix(layer.of(item, plain)) for item in images])
     local = torch.stack([matrix(layer.of(item)) for item in images])
-    sizes = rows.abs() / rows.abs().sum(-1, keepdim=True)
+    # a row can be zero: relu leaves nothing of a query without positive entries
+    sizes = rows.abs() / rows.abs().sum(-1, keepdim=True).clamp(min=_NOTHING)
     return {
         "rank": float(numerical_rank(rows).max()),
         "rank with the local branch": float(numerical_rank(local).max()),

@@ -11,7 +11,7 @@ from bench.dataset import Data, WrongDataError
 from bench.datasets import image_folder
 from bench.download import Source, find
 
-SHA256 = "0000000000000000000000000000000000000000000000000000000000000000"
+SHA256 = "a65f6a803eddc69d46238008cc84ab649c34d0a1ee983b761c653cc88041899d"
 """Of names and contents of all files, see image_folder.files_sha256."""
 SOURCE = Source(
     name="cifar10-jpeg",

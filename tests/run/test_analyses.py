@@ -141,6 +141,9 @@ def test_ranks_of_known_matrices() -> None:
     assert int(rank.numerical_rank(torch.eye(16, dtype=torch.float64)[None])) == 16
     assert float(rank.effective_rank(torch.eye(16, dtype=torch.float64)[None])) == pytest.approx(16)
     assert 1 < float(rank.effective_rank(low[None])) < 3
+    nothing = torch.zeros(1, 4, 4, dtype=torch.float64)
+    assert int(rank.numerical_rank(nothing)) == 0
+    assert math.isfinite(float(rank.effective_rank(nothing)))
 
 
 @pytest.mark.parametrize(("variant", "most"), [("linear_relu", 8), ("inline", 9), ("softmax", 16)])
