@@ -14,6 +14,7 @@ OURS = {"attention_impls", "bench", "leaderboard", *(p.stem for p in (ROOT / "te
 IMPORT_NAMES = {
     "import-linter": "importlinter",
     "nvidia-ml-py": "pynvml",
+    "pillow": "PIL",
     "pytest-benchmark": "pytest_benchmark",
     "scikit-learn": "sklearn",
 }
