@@ -14,6 +14,7 @@ from bench.model import (
     Case,
     Crashed,
     Frontier,
+    Images,
     Incorrect,
     Measured,
     NotRun,
@@ -23,6 +24,7 @@ from bench.model import (
     RepeatedCase,
     Scalar,
     TaskRun,
+    Timed,
     TimedOut,
     Unavailable,
     Unsupported,
@@ -182,13 +184,16 @@ def _case_cells(case: Case, batch: int | None) -> Row:
         case Workload() as w:
             sizes = (w.passes, w.dtype, batch or w.batch, w.batch_policy, w.grid.height)
             sizes += (w.grid.width, w.tokens, w.resolution_px, w.heads, w.head_dim)
-            return (*name, *sizes, w.extra_tokens, w.causal, None, None, None)
+            return (*name, *sizes, w.extra_tokens, w.causal, None, None, None, None)
+        case Images() as i:
+            sizes = (i.passes, i.dtype, batch or i.batch, i.batch_policy, None, None, None)
+            return (*name, *sizes, i.resolution_px, *(None,) * 4, i.backbone, None, None, None)
         case Frontier() as f:
             nothing = (None,) * 5
             sizes = (f.passes, f.dtype, 1, *nothing, f.heads, f.head_dim)
-            return (*name, *sizes, 0, False, None, None, f.memory_bytes)
+            return (*name, *sizes, 0, False, None, None, None, f.memory_bytes)
         case TaskRun() as t:
-            return (*name, *(None,) * 12, t.task, t.seed, None)
+            return (*name, *(None,) * 13, t.task, t.seed, None)
 
 
 def _number_cells(found: Summary | None) -> Row:
@@ -229,10 +234,12 @@ def _derived(
     variant: VariantEntry | None,
 ) -> _Derived:
     workload, latency = case.stimulus, summaries.get("latency")
-    batch = batch or (workload.batch if isinstance(workload, Workload) else None)
-    if not isinstance(workload, Workload) or latency is None or batch is None:
+    batch = batch or (workload.batch if isinstance(workload, Timed) else None)
+    if not isinstance(workload, Timed) or latency is None or batch is None:
         return _Derived()
-    numbers = [("throughput", over(batch * workload.tokens, latency))]
+    numbers: list[tuple[str, Summary]] = []
+    if isinstance(workload, Workload):
+        numbers.append(("throughput", over(batch * workload.tokens, latency)))
     if workload.resolution_px is not None:
         numbers.append(("image_throughput", over(batch, latency)))
     flops, parameters = summaries.get("flops"), summaries.get("parameters")
