@@ -94,11 +94,11 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the whole test suite, without a GPU or a network: `-- tests/docs -k readme`."""
+    """Run the test suite, without a GPU or a network: `-- tests/docs -k readme`, `-- -m slow`."""
     python = environment(session, "tests")
     session.chdir(ROOT)
     parallel = ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadgroup"]
-    chosen = session.posargs or ["-m", "not gpu", *parallel]
+    chosen = session.posargs or ["-m", "not gpu and not slow", *parallel]
     # threads that wait for each other by spinning make small operators many times slower
     one_thread: dict[str, str | None] = {"OMP_NUM_THREADS": "1"}
     _call(session, str(python), "-m", "pytest", "--benchmark-disable", *chosen, env=one_thread)

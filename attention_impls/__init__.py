@@ -3,10 +3,10 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from attention_impls.registry import backbones, backends, load, names
+from attention_impls.registry import backbones, backends, load, load_backbone, names
 from attention_impls.shapes import AttentionShape, Grid
 
-__all__ = ["AttentionShape", "Grid", "backbones", "backends", "load", "names"]
+__all__ = ["AttentionShape", "Grid", "backbones", "backends", "load", "load_backbone", "names"]
 
 _public = {name: globals()[name] for name in __all__}
 for _folder in iter_modules(__path__):

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from attention_impls.backbone import BackboneSpec
     from attention_impls.spec import AttentionSpec, Backend
 
 _HERE = Path(__file__).parent
@@ -115,9 +116,30 @@ def load_backend(variant: str, name: str) -> "Backend":
 
 def backbones() -> tuple[str, ...]:
     """Return the ids of all whole models, sorted: the keys of each family's `BACKBONES`."""
-    families = names_in(_HERE / "backbones")
-    found = (importlib.import_module(f"attention_impls.backbones.{f}") for f in families)
-    return tuple(sorted(id_ for family in found for id_ in family.BACKBONES))
+    return tuple(sorted(_backbones()))
+
+
+def load_backbone(id_: str) -> "BackboneSpec":
+    """Return the spec of whole model `id_`.
+
+    Raises:
+        UnknownName: no family has it.
+    """
+    if id_ not in _backbones():
+        raise unknown("backbone", id_, backbones())
+    return _backbones()[id_]
+
+
+@cache
+def _backbones() -> dict[str, "BackboneSpec"]:
+    """Return every whole model by id; an id in two families is an error."""
+    found: dict[str, BackboneSpec] = {}
+    for family in names_in(_HERE / "backbones"):
+        models = importlib.import_module(f"attention_impls.backbones.{family}").BACKBONES
+        if twice := sorted(set(found) & set(models)):
+            raise TypeError(f"attention_impls/backbones/{family}.py: {twice[0]} exists already")
+        found |= models
+    return found
 
 
 def _variant_of(backend_file: str) -> str | None:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attention_impls.blocks import Block
 from attention_impls.shapes import AttentionShape, Grid
 from attention_impls.spec import AttentionSpec
 
@@ -38,26 +39,6 @@ class VisionTransformerSize:
     def shape(self, batch: int = 1) -> AttentionShape:
         """Shape of every attention call."""
         return AttentionShape(batch=batch, grid=self.grid, heads=self.heads, head_dim=self.head_dim)
-
-
-class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
-
-    def __init__(self, attention: nn.Module, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(channels)
-        self.attention = attention
-        self.mlp_norm = nn.LayerNorm(channels)
-        self.mlp = nn.Sequential(
-            nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels)
-        )
-
-    def forward(
-        self, x: Float[Tensor, "batch tokens channels"], grid: Grid
-    ) -> Float[Tensor, "batch tokens channels"]:
-        """Apply both branches."""
-        x = x + self.attention(self.attention_norm(x), grid)
-        return x + self.mlp(self.mlp_norm(x))
 
 
 def sine_positions(grid: Grid, channels: int) -> Float[Tensor, "tokens channels"]:

@@ -1,11 +1,16 @@
 """Which cases a metric belongs to: the predicates that several metrics share."""
 
-from bench.model import Case, DeviceKind, Workload
+from bench.model import Case, DeviceKind, Timed, Workload
 
 
 def workload(case: Case, _device: DeviceKind) -> bool:
     """Every case with one timed call."""
-    return case.stimulus.kind == "workload"
+    return isinstance(case.stimulus, Timed)
+
+
+def layer_workload(case: Case, _device: DeviceKind) -> bool:
+    """Timed calls of a layer or its core."""
+    return isinstance(case.stimulus, Workload)
 
 
 def workload_on_cpu(case: Case, device: DeviceKind) -> bool:
@@ -19,8 +24,8 @@ def workload_on_cuda(case: Case, device: DeviceKind) -> bool:
 
 
 def backward(case: Case, _device: DeviceKind) -> bool:
-    """Workloads with a backward pass."""
-    return isinstance(case.stimulus, Workload) and case.stimulus.passes == "forward_backward"
+    """Timed calls with a backward pass."""
+    return isinstance(case.stimulus, Timed) and case.stimulus.passes == "forward_backward"
 
 
 def frontier(case: Case, _device: DeviceKind) -> bool:

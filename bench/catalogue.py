@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.model import Case, GridSize, TaskRun, Workload
-from bench.table import BackendEntry, Column, PaperEntry, TaskEntry, VariantEntry
+from bench.table import BackboneEntry, BackendEntry, Column, PaperEntry, TaskEntry, VariantEntry
 
 if TYPE_CHECKING:
+    from attention_impls.backbone import BackboneSpec
     from attention_impls.spec import AttentionSpec
     from bench.metric import Metric
 
@@ -34,7 +35,7 @@ DERIVED = (
         title="Images per second",
         unit="image/s",
         better="higher",
-        help="Images of a call / latency of this one layer; a whole model has many.",
+        help="Images of a call / latency, of one layer or of a whole network.",
         derived=True,
         varies=True,
     ),
@@ -70,10 +71,11 @@ class Catalogue:
     columns: tuple[Column, ...]
     variants: tuple[VariantEntry, ...]
     tasks: tuple[TaskEntry, ...]
+    backbones: tuple[BackboneEntry, ...] = ()
 
 
 def read_catalogue() -> Catalogue:
-    """Read every variant, metric and task of the tree."""
+    """Read every variant, backbone, metric and task of the tree."""
     registry = importlib.import_module("attention_impls.registry")
     metrics = importlib.import_module("bench.metric").metrics()
     tasks = importlib.import_module("bench.task").tasks()
@@ -92,6 +94,9 @@ def read_catalogue() -> Catalogue:
     return Catalogue(
         columns=(*measured, *DERIVED),
         variants=tuple(variant_entry(registry.load(name)) for name in registry.names()),
+        backbones=tuple(
+            backbone_entry(registry.load_backbone(id_)) for id_ in registry.backbones()
+        ),
         tasks=tuple(
             TaskEntry(
                 name=t.name,
@@ -128,6 +133,21 @@ def _of_tasks_alone(metric: "Metric") -> bool:
         ),
     )
     return metric.applies(task, "cpu") and not metric.applies(timed, "cpu")
+
+
+def backbone_entry(spec: "BackboneSpec") -> BackboneEntry:
+    """Return the printable half of one whole network."""
+    return BackboneEntry(
+        id=spec.id,
+        title=spec.title,
+        family=spec.family,
+        variant=spec.variant,
+        paper=PaperEntry(**{f.name: getattr(spec.paper, f.name) for f in fields(PaperEntry)}),
+        resolution_px=spec.resolution_px,
+        parameters=spec.parameters(),
+        macs=spec.flops() // 2,
+        differences=spec.differences,
+    )
 
 
 def variant_entry(spec: "AttentionSpec") -> VariantEntry:

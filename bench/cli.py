@@ -39,6 +39,18 @@ _VARIANT_FILE = click.option(
 )
 
 
+_BACKBONE = click.option("--backbone", required=True, help="Id of a whole model, see `list`.")
+_RESOLUTION = click.option(
+    "--resolution",
+    "resolution_px",
+    type=click.IntRange(min=1),
+    help="Side of the input in pixels; position tables are interpolated. Default: as published.",
+)
+_AVERAGED = click.option(
+    "--averaged", is_flag=True, help="Take the running average of the parameters (EMA)."
+)
+
+
 class _Failure(click.ClickException):
     """An error that a person can act on: its text, no traceback, exit status 1."""
 
@@ -52,8 +64,8 @@ def main() -> None:
 @main.command(name="list")
 @_VARIANT_FILE
 def list_(variant_files: tuple[Path, ...]) -> None:
-    """List variants with their backends, plans, metrics and tasks."""
-    from attention_impls.registry import backends, load, names
+    """List variants with their backends, backbones, plans, metrics and tasks."""
+    from attention_impls.registry import backbones, backends, load, load_backbone, names
     from bench.metric import metrics
     from bench.plan import everything, load_plan, plan_names
     from bench.task import tasks
@@ -61,6 +73,9 @@ def list_(variant_files: tuple[Path, ...]) -> None:
     _add_variants(variant_files)
     for name in names():
         click.echo(f"variant  {name:18} {load(name).title}  [{', '.join(backends(name))}]")
+    for name in backbones():
+        spec = load_backbone(name)
+        click.echo(f"backbone {name:18} {spec.title}  [{spec.variant}, {spec.resolution_px} px]")
     for name in plan_names():
         plan = load_plan(name, everything("cpu"))
         click.echo(
@@ -191,6 +206,119 @@ def check(paths: tuple[Path, ...], results: Path) -> None:
     if findings:
         click.echo("docs/rules/ has a page for each rule: what it finds, why, and what to do")
     raise SystemExit(1 if errors else 0)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@_BACKBONE
+@_RESOLUTION
+@_AVERAGED
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the parameters under our names (.safetensors). Default: check, write nothing.",
+)
+def import_checkpoint(
+    file: Path, backbone: str, resolution_px: int | None, averaged: bool, out: Path | None
+) -> None:
+    """Read a checkpoint of the authors for a backbone, strictly, executing nothing in it."""
+    from attention_impls.registry import load_backbone
+    from bench.importing import imported, save
+
+    with _explained():
+        found = imported(file, load_backbone(backbone), resolution_px, averaged=averaged)
+        if out is not None:
+            save(found, out)
+    numbers = sum(value.numel() for value in found.parameters.values())
+    click.echo(
+        f"{file}: {backbone}, {len(found.parameters)} entries, {numbers:,} numbers, "
+        f"{found.num_classes} classes, {found.resolution_px} px"
+    )
+    for name in found.fitted:
+        click.echo(f"interpolated {name}")
+    for name, reason in found.unused.items():
+        click.echo(f"not needed   {name}: {reason}")
+    click.echo(f"wrote {out}" if out else "nothing was written (--out FILE.safetensors writes it)")
+
+
+@main.command()
+@_BACKBONE
+@click.option(
+    "--checkpoint",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file of the authors, or one from import-checkpoint.",
+)
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder with one folder of pictures a class.",
+)
+@_RESOLUTION
+@_AVERAGED
+@click.option(
+    "--classes",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The folder of each output, one name a line. Default: the folders sorted by name.",
+)
+@click.option(
+    "--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures at once."
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes that decode pictures. Default: the CPUs of this process but one.",
+)
+@_DEVICE
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the result is written. Default: BACKBONE.evaluation.json.",
+)
+def evaluate(
+    backbone: str,
+    checkpoint: Path,
+    data: Path,
+    resolution_px: int | None,
+    averaged: bool,
+    classes: Path | None,
+    batch: int,
+    workers: int | None,
+    device: str | None,
+    out: Path | None,
+) -> None:
+    """Top-1 and top-5 of a checkpoint on a folder of pictures; when stopped, repeat to go on."""
+    from attention_impls.registry import load_backbone
+    from bench import evaluation
+    from bench.importing import imported
+    from bench.pictures import listed
+    from bench.terminal import counting
+
+    with _explained():
+        spec = load_backbone(backbone)
+        found = imported(checkpoint, spec, resolution_px, averaged=averaged)
+        names = tuple(classes.read_text(encoding="utf-8").splitlines()) if classes else None
+        order = evaluation.Order(
+            spec=spec,
+            checkpoint=found,
+            pictures=listed(data, found.num_classes, names),
+            preparation=spec.preparation,
+            batch=batch,
+            workers=max(0, _usable_cpus() - 1) if workers is None else workers,
+            device=_device(device),
+            out=out or Path(f"{backbone}.evaluation.json"),
+        )
+        try:
+            with counting(Console(), f"{backbone} at {found.resolution_px} px") as report:
+                result = evaluation.evaluate(order, report)
+        except KeyboardInterrupt:
+            click.echo("Stopped. Nothing counted is lost; the same command goes on.")
+            raise SystemExit(130) from None
+    click.echo(
+        f"{backbone}: top-1 {result.top1:.2%}, top-5 {result.top5:.2%} of {result.pictures:,} "
+        f"pictures; {order.out}"
+    )
 
 
 @main.command()

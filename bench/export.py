@@ -12,7 +12,7 @@ from typing import Any
 import pandas
 
 from bench.derived import quantile
-from bench.model import Case, Measured, Ok, Record, Workload, to_json
+from bench.model import Case, Images, Measured, Ok, Record, Workload, to_json
 from bench.reproduce import find_run
 from bench.submission import StoredRun
 from bench.table import ROW_TYPES, LeaderboardTable, load_table
@@ -150,6 +150,9 @@ def _group(case: Case) -> str:
             batch = "largest" if w.batch is None else w.batch
             sizes = f"batch {batch} grid {w.grid.height}x{w.grid.width}"
             return f"{case.level} {sizes} {w.dtype} {w.passes}"
+        case Images() as i:
+            batch = "largest" if i.batch is None else i.batch
+            return f"{i.backbone} batch {batch} {i.resolution_px} px {i.dtype} {i.passes}"
         case _:
             return f"{case.level} {case.stimulus.kind}"
 

@@ -1,7 +1,7 @@
 """Searches for the largest size that fits: tokens within a memory budget, sequences per call."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -96,15 +96,7 @@ def largest_batch(recipe: Recipe, one: AttentionShape, budget_bytes: int | None)
 def _predictable(recipe: Recipe) -> Recipe:
     """A compiled call holds at most what its reference holds: predict that."""
     if recipe.backend is not None and recipe.backend.name == "compile":
-        return Recipe(
-            spec=recipe.spec,
-            options=recipe.options,
-            backend=None,
-            level=recipe.level,
-            dtype=recipe.dtype,
-            backward=recipe.backward,
-            device=recipe.device,
-        )
+        return replace(recipe, backend=None)
     return recipe
 
 

@@ -87,11 +87,17 @@ def admit(call: Call, *, flop_limit: float) -> Passed:
             error=error,
             gradient_error=gradient_error,
             worst_gradient=worst,
-            checked=None if own else f"batch {shape.batch}, grid {shape.grid}",
+            checked=None if own else _words(call, shape),
             prints=prints,
             receipt=published,
         )
     raise CannotRun(("no shape is small enough for the float64 reference",))
+
+
+def _words(call: Call, shape: AttentionShape) -> str:
+    if call.recipe.level == "model":
+        return f"batch {shape.batch}, {shape.grid} px"
+    return f"batch {shape.batch}, grid {shape.grid}"
 
 
 def confirm(call: Call, passed: Passed, timed: Outputs) -> None:
@@ -226,7 +232,7 @@ def _shapes(call: Call, flop_limit: float) -> Iterator[AttentionShape]:
     passes = 3 if call.backward else 1
     one = replace(shape, batch=1)
     for candidate in (shape, one, *(one.with_grid(grid) for grid in _smaller(shape.grid))):
-        affordable = passes * recipe.spec.flops(candidate, recipe.options) <= flop_limit
+        affordable = passes * recipe.flops(candidate) <= flop_limit
         if affordable and not recipe.refusals(candidate):
             yield candidate
 

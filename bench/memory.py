@@ -40,7 +40,7 @@ def predicted_peak(recipe: Recipe, shape: AttentionShape) -> int:
     if recipe.backend is not None and recipe.backend.name == "compile":
         raise NotMeasurable("torch.compile fuses operations; fake tensors do not see the result")
     with FakeTensorMode():
-        layer = _placed(recipe, recipe.spec.build(shape, recipe.options).eval())
+        layer = _placed(recipe, recipe.module(shape).eval())
         stream = (shape.batch, shape.tokens, shape.channels)
         heads = (shape.batch, shape.heads, shape.tokens, shape.head_dim)
         x = _empty(recipe, stream)

@@ -48,7 +48,7 @@ DType = Literal["float32", "bfloat16", "float16"]
 Passes = Literal["forward", "forward_backward"]
 Level = Literal["core", "layer", "model"]
 DeviceKind = Literal["cpu", "cuda"]
-BatchPolicy = Literal["one", "token_budget", "largest"]
+BatchPolicy = Literal["one", "token_budget", "image_budget", "largest"]
 
 
 # What is measured ---------------------------------------------------------------------------------
@@ -104,6 +104,25 @@ class Workload:
 
 
 @noun
+class Images:
+    """Sizes, dtype and passes of one timed call of a whole network."""
+
+    kind: Literal["images"] = "images"
+    backbone: Name
+    """Id of the network; the case's variant stands in the place of its published mechanism."""
+    batch: Count | None
+    """Images per call; None under policy `largest`, where the outcome states it."""
+    batch_policy: BatchPolicy
+    """How the batch was chosen: 1, a fixed number of images, or the largest that fits."""
+    resolution_px: Count
+    """Side of the square images."""
+    dtype: DType
+    """Type of inputs and parameters."""
+    passes: Passes
+    """Forward alone, or forward and backward."""
+
+
+@noun
 class Frontier:
     """The search for the largest token count that fits into a memory budget, batch 1."""
 
@@ -131,7 +150,9 @@ class TaskRun:
     """Seed of initialisation and data order."""
 
 
-Stimulus = Annotated[Workload | Frontier | TaskRun, Field(discriminator="kind")]
+Timed = Workload | Images
+"""Stimuli of one timed call."""
+Stimulus = Annotated[Workload | Images | Frontier | TaskRun, Field(discriminator="kind")]
 
 
 @noun
@@ -158,12 +179,21 @@ class Case:
         return f"{words}#{digest(self)[:8]}"
 
 
-def _stimulus_words(stimulus: Workload | Frontier | TaskRun) -> list[str]:
+def _stimulus_words(stimulus: Workload | Images | Frontier | TaskRun) -> list[str]:
     match stimulus:
         case TaskRun():
             return [stimulus.task, f"seed{stimulus.seed}"]
         case Frontier():
             return ["frontier", f"{stimulus.memory_bytes}B", stimulus.dtype, stimulus.passes]
+        case Images():
+            batch = "max" if stimulus.batch is None else str(stimulus.batch)
+            return [
+                stimulus.backbone,
+                f"b{batch}",
+                f"{stimulus.resolution_px}px",
+                stimulus.dtype,
+                stimulus.passes,
+            ]
         case Workload():
             batch = "max" if stimulus.batch is None else str(stimulus.batch)
             return [

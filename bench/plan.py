@@ -14,6 +14,7 @@ from bench.model import (
     DType,
     Frontier,
     GridSize,
+    Images,
     Level,
     Passes,
     Plan,
@@ -170,6 +171,35 @@ def workload_case(
             passes=passes,
             resolution_px=resolution_px,
             patch_px=patch_px,
+        ),
+    )
+
+
+def images_case(
+    backbone: str,
+    variant: str,
+    backend: str,
+    *,
+    resolution_px: int,
+    dtype: DType,
+    passes: Passes,
+    batch: int | None = 1,
+    policy: BatchPolicy = "one",
+    options: dict[str, Scalar] | None = None,
+) -> Case:
+    """One timed case of a whole network, with `variant` in the place of its own mechanism."""
+    return Case(
+        variant=variant,
+        backend=backend,
+        options=options or {},
+        level="model",
+        stimulus=Images(
+            backbone=backbone,
+            batch=batch,
+            batch_policy=policy,
+            resolution_px=resolution_px,
+            dtype=dtype,
+            passes=passes,
         ),
     )
 

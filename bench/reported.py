@@ -10,12 +10,22 @@ from bench.model import Count, Name, Positive, Text, adapter, noun
 from bench.table import Refused, ReportedNumber
 
 Address = Annotated[str, Field(pattern=r"^https://[^\s<>\"']+$", max_length=300)]
-UNITS: dict[str, Literal["count", "mac", "fraction"]] = {
+Quantity = Literal[
+    "parameters", "macs", "imagenet1k_top1", "image_throughput", "code_parameters", "code_macs"
+]
+UNITS: dict[Quantity, Literal["count", "mac", "fraction", "image/s"]] = {
     "parameters": "count",
     "macs": "mac",
+    "code_parameters": "count",
+    "code_macs": "mac",
     "imagenet1k_top1": "fraction",
+    "image_throughput": "image/s",
 }
-"""Quantity -> unit; a "FLOP" in these papers is a multiply-add."""
+"""Quantity -> unit; a "FLOP" in these papers is a multiply-add.
+
+`code_` is what the published code of the model really has, counted by running it: parameters to the
+last one, multiply-adds of one image by fvcore. A throughput says its hardware in the note.
+"""
 
 
 @noun
@@ -28,8 +38,8 @@ class Number:
     """The authors' name of the configuration."""
     resolution_px: Count
     """Side of the square input."""
-    quantity: Literal["parameters", "macs", "imagenet1k_top1"]
-    """What it is."""
+    quantity: Quantity
+    """What it is; `code_` numbers are counted in the published code instead of printed."""
     value: Positive
     """In base units; fractions in 0..1."""
     from_plot: bool = False

@@ -7,12 +7,17 @@ from typing import Literal
 
 from attention_impls.registry import unknown
 from bench.derived import Comparison, Standing, apart, compare, noise, summary
-from bench.model import Environment, Measured, Ok, Outcome, Plan, Record, Run, Workload
+from bench.model import Environment, Measured, Ok, Outcome, Plan, Record, Run, Timed
 from bench.submission import StoredRun, read_results
 from bench.tidy import failure_reason
 
 Agreement = Literal["within the interval", "faster", "slower", "same outcome", "other outcome"]
-_HEADLINE = {"workload": "latency", "frontier": "largest_tokens", "task": "accuracy"}
+_HEADLINE = {
+    "workload": "latency",
+    "images": "latency",
+    "frontier": "largest_tokens",
+    "task": "accuracy",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +80,7 @@ def repeat_plan(published: Published) -> Plan:
         expected_minutes=1.0,
         protocol=published.run.protocol,
         cases=(case,),
-        noise_pairs=(case,) if isinstance(case.stimulus, Workload) else (),
+        noise_pairs=(case,) if isinstance(case.stimulus, Timed) else (),
         anchor=conditions.drift.case if conditions.drift else case,
     )
 

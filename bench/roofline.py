@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.model import Ceiling, DeviceKind, Level, Scalar, Workload
+from bench.model import Ceiling, DeviceKind, Images, Level, Scalar, Timed
 
 Bound = Literal["compute", "memory", "overhead"]
 
@@ -34,7 +34,7 @@ def best(ceilings: tuple[Ceiling, ...]) -> dict[str, float]:
     return {c.name: min(c.samples) if c.unit == "s" else max(c.samples) for c in ceilings}
 
 
-def total_flops(forward_flops: float, workload: Workload) -> float:
+def total_flops(forward_flops: float, workload: Timed) -> float:
     """FLOPs of one call: forward, and twice that again when gradients are computed.
 
     What a backend computes a second time to save memory does not count.
@@ -44,7 +44,7 @@ def total_flops(forward_flops: float, workload: Workload) -> float:
 
 
 def least_bytes(
-    workload: Workload, *, batch: int, level: Level, parameters: float, streams: int
+    workload: Timed, *, batch: int, level: Level, parameters: float, streams: int
 ) -> float:
     """Bytes that one call must move at least: everything outside is touched once.
 
@@ -54,13 +54,17 @@ def least_bytes(
     Args:
         workload: sizes.
         batch: sequences that ran.
-        level: `core` reads `streams` inputs, `layer` one.
+        level: `core` reads `streams` inputs, `layer` one, `model` images of three channels.
         parameters: learned numbers at this level.
         streams: distinct inputs of the core: 3, or 2 where the keys are the queries.
     """
-    stream = batch * workload.tokens * workload.heads * workload.head_dim
-    inputs = streams if level == "core" else 1
-    forward = (inputs + 1) * stream + parameters
+    if isinstance(workload, Images):
+        # the logits are too few to matter beside the images
+        forward = 3 * batch * workload.resolution_px**2 + parameters
+    else:
+        stream = batch * workload.tokens * workload.heads * workload.head_dim
+        inputs = streams if level == "core" else 1
+        forward = (inputs + 1) * stream + parameters
     passes = 2 if workload.passes == "forward_backward" else 1
     return passes * forward * BYTES_OF[workload.dtype]
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from bench.model import (
     Case,
     DeviceKind,
+    Images,
     NotRun,
     Outcome,
     OutOfMemory,
     Plan,
+    Timed,
     TimedOut,
     Visit,
-    Workload,
 )
 
 ANCHOR = "anchor"
@@ -62,18 +63,18 @@ def needless(
         cases: every case of the plan by id.
         outcomes: what became of the visits so far.
     """
-    if not isinstance(case.stimulus, Workload):
+    if not isinstance(case.stimulus, Timed):
         return None
-    tokens = case.stimulus.tokens
+    size = _extent(case.stimulus)
     smaller: list[tuple[int, str, Outcome]] = []
     for visit, outcome in outcomes.items():
         other = cases.get(visit.case_id)
         if not isinstance(outcome, TimedOut | OutOfMemory) or other is None:
             continue
-        if not isinstance(other.stimulus, Workload) or _family(other) != _family(case):
+        if not isinstance(other.stimulus, Timed) or _family(other) != _family(case):
             continue
-        if other.stimulus.tokens < tokens:
-            smaller.append((other.stimulus.tokens, other.id, outcome))
+        if _extent(other.stimulus) < size:
+            smaller.append((_extent(other.stimulus), other.id, outcome))
     if not smaller:
         return None
     _, id_, outcome = min(smaller, key=lambda found: found[:2])
@@ -85,7 +86,7 @@ def _due(plan: Plan, round_: int) -> list[Turn]:
     paired = {case.id for case in plan.noise_pairs}
     due: list[Turn] = []
     for case in {case.id: case for case in (*plan.cases, *plan.noise_pairs)}.values():
-        if round_ and not isinstance(case.stimulus, Workload):
+        if round_ and not isinstance(case.stimulus, Timed):
             continue
         for repetition in range(2 if case.id in paired else 1):
             group = f"{case.variant}/{repetition}"
@@ -96,15 +97,18 @@ def _due(plan: Plan, round_: int) -> list[Turn]:
 def _family(case: Case) -> object:
     """Everything that two sizes of one sweep share."""
     s = case.stimulus
-    if not isinstance(s, Workload):
+    if not isinstance(s, Timed):
         return case.id
-    return (
-        case.variant,
-        case.backend,
-        case.level,
-        tuple(sorted(case.options.items())),
-        (s.batch_policy, s.heads, s.head_dim, s.extra_tokens, s.causal, s.dtype, s.passes),
-    )
+    if isinstance(s, Images):
+        sizes = (s.batch_policy, s.backbone, s.dtype, s.passes)
+    else:
+        sizes = (s.batch_policy, s.heads, s.head_dim, s.extra_tokens, s.causal, s.dtype, s.passes)
+    return (case.variant, case.backend, case.level, tuple(sorted(case.options.items())), sizes)
+
+
+def _extent(stimulus: Timed) -> int:
+    """What grows along a sweep: tokens of a layer, pixels of a network."""
+    return stimulus.resolution_px**2 if isinstance(stimulus, Images) else stimulus.tokens
 
 
 def _sizes_ascending(turns: list[Turn]) -> list[Turn]:
@@ -122,7 +126,7 @@ def _sizes_ascending(turns: list[Turn]) -> list[Turn]:
 
 def _size(turn: Turn) -> tuple[int, str]:
     stimulus = turn.case.stimulus
-    return (stimulus.tokens if isinstance(stimulus, Workload) else 0, turn.case.id)
+    return (_extent(stimulus) if isinstance(stimulus, Timed) else 0, turn.case.id)
 
 
 def _with_anchors(plan: Plan, round_: int, due: list[Turn]) -> list[Turn]:

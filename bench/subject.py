@@ -11,11 +11,13 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from attention_impls.registry import load, load_backend
+from attention_impls.backbone import BackboneSpec
+from attention_impls.registry import load, load_backbone, load_backend
 from attention_impls.shapes import AttentionShape, Grid
 from attention_impls.spec import AttentionSpec, Backend, DType, Execution
+from bench import network
 from bench.allocator import Policy
-from bench.model import Case, DeviceKind, Frontier, Level, Workload
+from bench.model import Case, DeviceKind, Frontier, Images, Level, Timed
 from bench.stimulus import fill_parameters, normal, workload_inputs
 from bench.task import Epoch
 
@@ -63,6 +65,8 @@ class Recipe:
     dtype: DType
     backward: bool
     device: DeviceKind
+    backbone: BackboneSpec | None = None
+    """The network around the variant, at level `model`."""
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -82,15 +86,39 @@ class Recipe:
 
     def refusals(self, shape: AttentionShape) -> tuple[str, ...]:
         """Every reason why this cannot run at `shape`; empty means that it can."""
-        reasons = list(self.spec.unsupported(shape, self.options))
-        if self.level == "model":
-            reasons.append("level model is measured by tasks, not by workloads")
+        if self.backbone is None:
+            reasons = list(self.spec.unsupported(shape, self.options))
+        else:
+            reasons = list(network.refusals(self.backbone, shape))
+        if (self.level == "model") != (self.backbone is not None):
+            reasons.append("level model is that of whole networks: stimulus `images` or `task`")
         if self.backend is not None:
             missing = [p for p in self.backend.requires if importlib.util.find_spec(p) is None]
             reasons += [f"backend {self.backend.name} needs the package {p}" for p in missing]
             if not missing:
-                reasons += self.backend.unsupported(self.execution(shape))
-        return tuple(reasons)
+                reasons += self._backend_refusals(self.backend, shape)
+        return tuple(dict.fromkeys(reasons))
+
+    def _backend_refusals(self, backend: Backend, shape: AttentionShape) -> list[str]:
+        if self.backbone is None or backend.name == "compile":
+            return list(backend.unsupported(self.execution(shape)))
+        shapes = {one.shape for one in network.placed(self.backbone, shape)}
+        return [reason for one in shapes for reason in backend.unsupported(self.execution(one))]
+
+    def flops(self, shape: AttentionShape) -> int:
+        """FLOPs of one forward pass at this level, by formula."""
+        if self.backbone is not None:
+            return self.backbone.flops(
+                shape.grid.width, batch=shape.batch, num_classes=network.CLASSES
+            )
+        count = self.spec.core_flops if self.level == "core" else self.spec.flops
+        return count(shape, self.options)
+
+    def module(self, shape: AttentionShape) -> nn.Module:
+        """Build the reference, as it comes: a layer, or a network at level `model`."""
+        if self.backbone is not None:
+            return network.build(self.backbone, shape)
+        return self.spec.build(shape, self.options)
 
     def reference(self) -> "Recipe":
         """Return the recipe without its backend, on the CPU."""
@@ -99,12 +127,14 @@ class Recipe:
     def layer(self, shape: AttentionShape) -> nn.Module:
         """Build the reference layer in evaluation mode; its weights are not filled yet."""
         torch.manual_seed(_BUILD_SEED)
-        layer = self.spec.build(shape, self.options)
+        layer = self.module(shape)
         layer = layer.to(device=self.device, dtype=self.torch_dtype).eval()
         return layer.requires_grad_(self.backward)
 
     def output_shape(self, shape: AttentionShape) -> tuple[int, ...]:
         """The only right shape of the output."""
+        if self.level == "model":
+            return (shape.batch, network.CLASSES)
         if self.level == "core":
             return (shape.batch, shape.heads, shape.tokens, shape.head_dim)
         return (shape.batch, shape.tokens, shape.channels)
@@ -119,6 +149,11 @@ class Recipe:
             raise CannotRun((f"{self.spec.name} has no core: its layer has no `mix`",))
         if self.backend is None:
             return _Core(layer) if self.level == "core" else layer
+        if self.backbone is not None and isinstance(layer, network.Network):
+            try:
+                return network.with_backend(layer, self.backbone, self.backend)
+            except ValueError as refusal:
+                raise CannotRun((str(refusal),)) from refusal
         if self.level != "core":
             return self.backend.adopt(layer)
         if self.backend.name == "compile":
@@ -134,7 +169,10 @@ class Recipe:
             return "reference"
         if self.backend.executed is None:
             return self.backend.title
-        return self.backend.executed(self.execution(shape))
+        if self.backbone is None or self.backend.name == "compile":
+            return self.backend.executed(self.execution(shape))
+        found = {one.shape for one in network.placed(self.backbone, shape)}
+        return "; ".join(sorted({self.backend.executed(self.execution(one)) for one in found}))
 
     def call(self, shape: AttentionShape, sets: int | None = None) -> "Call":
         """Build the layer and its inputs for `shape`.
@@ -330,7 +368,11 @@ def subject_of(case: Case, device: DeviceKind) -> Subject:
     spec = load(case.variant)
     options = replace(spec.options, **case.options)
     recipe = None
-    if isinstance(case.stimulus, Workload | Frontier):
+    if isinstance(case.stimulus, Timed | Frontier):
+        backbone = None
+        if isinstance(case.stimulus, Images):
+            published = load_backbone(case.stimulus.backbone)
+            backbone = published.with_variant(case.variant, case.options)
         recipe = Recipe(
             spec=spec,
             options=options,
@@ -339,12 +381,15 @@ def subject_of(case: Case, device: DeviceKind) -> Subject:
             dtype=case.stimulus.dtype,
             backward=case.stimulus.passes == "forward_backward",
             device=device,
+            backbone=backbone,
         )
     return Subject(case=case, device=device, spec=spec, options=options, recipe=recipe)
 
 
-def shape_of(workload: Workload, batch: int) -> AttentionShape:
-    """The shape of one call of `workload` with `batch` sequences."""
+def shape_of(workload: Timed, batch: int) -> AttentionShape:
+    """The shape of one call of `workload` with `batch` sequences or images."""
+    if isinstance(workload, Images):
+        return network.image_shape(workload.resolution_px, batch)
     return AttentionShape(
         batch=batch,
         grid=Grid(workload.grid.height, workload.grid.width),

@@ -51,6 +51,7 @@ ROW_TYPES: Mapping[str, str] = {
     "head_dim": "Int64",
     "extra_tokens": "Int64",
     "causal": "boolean",
+    "backbone": "object",
     "task": "object",
     "seed": "Int64",
     "task_revision": "Int64",
@@ -84,7 +85,7 @@ ROW_TYPES: Mapping[str, str] = {
 Missing text is None, missing whole numbers and booleans are pandas.NA, missing numbers NaN.
 
 - options: `name=value, ...` of what differs from the variant's defaults; empty for the defaults.
-- stimulus: `workload`, `frontier` or `task`; columns that do not belong to it are missing.
+- stimulus: `workload`, `images`, `frontier` or `task`; columns that are not its own are missing.
 - batch: what ran (under policy `largest` the outcome states it).
 - task_revision, recipe_sha256: state of the task that was trained; the digest is missing in runs of
   schema 1. data_sha256: of the examples that were trained and tested on.
@@ -239,6 +240,26 @@ class MachineEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneEntry:
+    """A whole network of a paper, as it is here."""
+
+    id: str
+    title: str
+    """As in the `model` of reported numbers, with the same `resolution_px`."""
+    family: str
+    variant: str
+    """The mechanism that it was published for."""
+    paper: PaperEntry
+    resolution_px: int
+    """Side of the input at which numbers were published."""
+    parameters: int
+    macs: int
+    """Multiply-adds of one image, by formula."""
+    differences: tuple[str, ...]
+    """Sentences: where paper, published code and this disagree."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedNumber:
     """One number copied from a paper or from its authors' repository. Never mixed with measured."""
 
@@ -249,9 +270,12 @@ class ReportedNumber:
     model: str
     """The authors' name of the configuration."""
     resolution_px: int
-    quantity: Literal["parameters", "macs", "imagenet1k_top1"]
+    quantity: Literal[
+        "parameters", "macs", "imagenet1k_top1", "image_throughput", "code_parameters", "code_macs"
+    ]
+    """What it is; `code_` numbers are counted in the published code instead of printed."""
     value: float
-    unit: Literal["count", "mac", "fraction"]
+    unit: Literal["count", "mac", "fraction", "image/s"]
     from_plot: bool
     """Read off a plot instead of printed."""
     table: str
@@ -288,6 +312,8 @@ class LeaderboardTable:
     analyses: tuple[AnalysisReport, ...]
     """Newest report of each analysis on each machine, by machine and name."""
     refused: tuple[Refused, ...]
+    backbones: tuple[BackboneEntry, ...] = ()
+    """Every whole network, by id."""
     root: Path
     """The results folder that was read."""
 
@@ -318,6 +344,7 @@ def load_table(root: Path, catalogue: "Catalogue | None" = None) -> LeaderboardT
         machines=_machines(newest_first),
         runs=newest_first,
         tasks=known.tasks,
+        backbones=known.backbones,
         reported=reported,
         analyses=analyses,
         refused=(

@@ -2,7 +2,10 @@
 
 import time
 from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -16,8 +19,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from bench.model import Case, Frontier, NotRun, Ok, Outcome, TaskRun, Unsupported, Workload
+from bench.model import Case, Frontier, Images, NotRun, Ok, Outcome, TaskRun, Unsupported, Workload
 from bench.task import Epoch
+
+if TYPE_CHECKING:
+    from bench.evaluation import Counted
 
 _LINE_EVERY_S = 15.0
 """Without a terminal (a log file, CI) one plain line is printed so often."""
@@ -32,6 +38,10 @@ def case_words(case: Case) -> str:
             what = f"{case.stimulus.task}, seed {case.stimulus.seed}"
         case Frontier():
             what = f"largest N in {case.stimulus.memory_bytes // 2**20} MiB"
+        case Images() as i:
+            batch = "largest batch" if i.batch is None else f"batch {i.batch}"
+            passes = "fwd+bwd" if i.passes == "forward_backward" else "fwd"
+            what = f"{i.backbone}, {i.resolution_px} px, {batch}, {passes}, {i.dtype}"
         case Workload() as w:
             side = f"{w.resolution_px} px" if w.resolution_px else f"{w.tokens} tokens"
             batch = "largest batch" if w.batch is None else f"batch {w.batch}"
@@ -47,6 +57,37 @@ def epoch_words(epoch: Epoch) -> str:
         f"epoch {epoch.number}/{epoch.epochs}, loss {epoch.loss:.3f}, "
         f"accuracy {100 * epoch.accuracy:.1f} %"
     )
+
+
+@contextmanager
+def counting(console: Console, what: str) -> Generator["Callable[[Counted, int], None]"]:
+    """Show how many pictures were seen and how many were right, on a terminal or line by line."""
+    bar = Progress(
+        TextColumn(what),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    last_s = time.monotonic()
+
+    def report(counted: "Counted", total: int) -> None:
+        nonlocal last_s
+        seen = max(1, counted.pictures)
+        words = f"top-1 {counted.top1 / seen:.1%}, top-5 {counted.top5 / seen:.1%}"
+        bar.update(task, completed=counted.pictures, total=total, description=words)
+        if not console.is_terminal and time.monotonic() - last_s > _LINE_EVERY_S:
+            last_s = time.monotonic()
+            console.print(f"{counted.pictures}/{total}  {words}", highlight=False)
+
+    with bar:
+        task = bar.add_task("")
+        yield report
 
 
 class Terminal:

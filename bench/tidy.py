@@ -15,6 +15,7 @@ from bench.model import (
     Crashed,
     Diverged,
     Frontier,
+    Images,
     Incorrect,
     Measured,
     NotRun,
@@ -24,6 +25,7 @@ from bench.model import (
     RepeatedCase,
     Scalar,
     TaskRun,
+    Timed,
     TimedOut,
     Unavailable,
     Unsupported,
@@ -198,11 +200,15 @@ def _case_cells(record: Record, batch: int | None) -> Row:
         case Workload() as w:
             sizes = (w.passes, w.dtype, batch or w.batch, w.batch_policy, w.grid.height)
             sizes += (w.grid.width, w.tokens, w.resolution_px, w.heads, w.head_dim)
-            return (*name, *sizes, w.extra_tokens, w.causal, *(None,) * 6)
+            return (*name, *sizes, w.extra_tokens, w.causal, *(None,) * 7)
+        case Images() as i:
+            sizes = (i.passes, i.dtype, batch or i.batch, i.batch_policy, None, None, None)
+            nothing = (None,) * 4
+            return (*name, *sizes, i.resolution_px, *nothing, i.backbone, *(None,) * 6)
         case Frontier() as f:
             nothing = (None,) * 5
             sizes = (f.passes, f.dtype, 1, *nothing, f.heads, f.head_dim)
-            return (*name, *sizes, 0, False, *(None,) * 5, f.memory_bytes)
+            return (*name, *sizes, 0, False, *(None,) * 6, f.memory_bytes)
         case TaskRun() as t:
             outcome, version = record.outcome, record.task
             training = outcome.training if isinstance(outcome, Ok) else None
@@ -211,7 +217,7 @@ def _case_cells(record: Record, batch: int | None) -> Row:
                 version.recipe_sha256 if version else None,
                 training.data_sha256 if training else None,
             )
-            return (*name, *(None,) * 12, t.task, t.seed, *trained, None)
+            return (*name, *(None,) * 13, t.task, t.seed, *trained, None)
 
 
 def _number_cells(found: Summary | None) -> Row:
@@ -254,10 +260,12 @@ def _derived(
     variant: VariantEntry | None,
 ) -> _Derived:
     workload, latency = case.stimulus, summaries.get("latency")
-    batch = batch or (workload.batch if isinstance(workload, Workload) else None)
-    if not isinstance(workload, Workload) or latency is None or batch is None:
+    batch = batch or (workload.batch if isinstance(workload, Timed) else None)
+    if not isinstance(workload, Timed) or latency is None or batch is None:
         return _Derived()
-    numbers = [("throughput", over(batch * workload.tokens, latency))]
+    numbers: list[tuple[str, Summary]] = []
+    if isinstance(workload, Workload):
+        numbers.append(("throughput", over(batch * workload.tokens, latency)))
     if workload.resolution_px is not None:
         numbers.append(("image_throughput", over(batch, latency)))
     flops, parameters = summaries.get("flops"), summaries.get("parameters")

@@ -47,9 +47,9 @@ from bench.model import (
     OutOfMemory,
     Protocol,
     TaskRun,
+    Timed,
     Unavailable,
     Unsupported,
-    Workload,
     from_json,
     to_json,
 )
@@ -223,7 +223,7 @@ def _limit_address_space(limit_bytes: int) -> None:
 def _measure(subject: Subject, round_: int, protocol: Protocol, clock: "_Stages") -> Outcome:
     stimulus = subject.case.stimulus
     batch, executed, passed = None, "reference", None
-    if subject.recipe is not None and isinstance(stimulus, Workload):
+    if subject.recipe is not None and isinstance(stimulus, Timed):
         recipe = subject.recipe
         one = shape_of(stimulus, 1)
         if reasons := recipe.refusals(one):

@@ -1,4 +1,4 @@
-"""FLOPs by the variant's closed formula."""
+"""FLOPs by closed formula."""
 
 from bench import applies
 from bench.metric import Metric
@@ -7,8 +7,8 @@ from bench.subject import Subject
 
 
 def _measure(subject: Subject, _protocol: Protocol) -> Measured:
-    count = subject.spec.core_flops if subject.case.level == "core" else subject.spec.flops
-    flops = count(subject.call.shape, subject.options)
+    call = subject.call
+    flops = call.recipe.flops(call.shape)
     return Measured(metric="flops", rounds=((flops,),))
 
 
@@ -19,7 +19,7 @@ METRIC = Metric(
     better="lower",
     help=(
         "Forward FLOPs of contractions by the variant's formula, one multiply-add counted as two; "
-        "projections included at level layer."
+        "projections included at level layer, everything at level model."
     ),
     every_round=False,
     applies=applies.workload,

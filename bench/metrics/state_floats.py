@@ -18,6 +18,6 @@ METRIC = Metric(
     better=None,
     help="Numbers per sequence that summarise all keys and values for a query.",
     every_round=False,
-    applies=applies.workload,
+    applies=applies.layer_workload,
     measure=_measure,
 )

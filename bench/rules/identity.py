@@ -6,9 +6,9 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import fields
 
-from attention_impls.registry import UnknownName, backends, load, names, source_file
+from attention_impls.registry import UnknownName, backbones, backends, load, names, source_file
 from bench.metric import metrics
-from bench.model import PROTOCOL_VERSION, TaskRun, TaskVersion, canonical
+from bench.model import PROTOCOL_VERSION, Images, TaskRun, TaskVersion, canonical
 from bench.plan import plan_names
 from bench.rules.rule import Fault, RecordUnderTest, RunRule, RunUnderTest, option_faults
 from bench.task import task, tasks
@@ -36,6 +36,8 @@ def _names(under: RunUnderTest) -> Iterator[Fault]:
         if case.backend not in backends(case.variant):
             allowed = ", ".join(backends(case.variant))
             yield one.fault(f"backend {case.backend!r} of {case.variant}: allowed {allowed}")
+        if isinstance(case.stimulus, Images) and case.stimulus.backbone not in backbones():
+            yield one.fault(f"backbone {case.stimulus.backbone!r}: not in the tree")
         if isinstance(case.stimulus, TaskRun) and case.stimulus.task not in known_tasks:
             allowed = ", ".join(sorted(known_tasks)) or "none"
             yield one.fault(f"task {case.stimulus.task!r}: allowed {allowed}")

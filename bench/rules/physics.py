@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from bench.curves import exponent
-from bench.model import GridSize, Ok, OutOfMemory, canonical
+from bench.model import GridSize, Images, Ok, OutOfMemory, canonical
 from bench.peaks import KNOWN_PEAKS
 from bench.roofline import BYTES_OF, MOST_EFFICIENCY
 from bench.rules.rule import (
@@ -30,6 +30,12 @@ _OVERHEAD_S = 3e-5
 def _flops(under: RunUnderTest) -> Iterator[Fault]:
     for one in under.records:
         found = one.summary("flops")
+        if found is not None and one.network is not None and isinstance(one.timed, Images):
+            side, batch = one.timed.resolution_px, one.batch or 1
+            if one.network.unsupported(side):
+                continue
+            if found.value != (expected := one.network.flops(side, batch=batch)):
+                yield one.fault(f"flops is {found.value:.0f}, the formula gives {expected}")
         call = one.computable
         if found is None or call is None:
             continue
@@ -109,7 +115,7 @@ def _ceilings(under: RunUnderTest) -> Iterator[Fault]:
 
 
 def _needed_ceilings(under: RunUnderTest) -> Iterator[Fault]:
-    needed = {f"matmul_{one.workload.dtype}" for one in under.records if one.workload and one.ok}
+    needed = {f"matmul_{one.timed.dtype}" for one in under.records if one.timed and one.ok}
     for name in sorted(({*needed, "copy_bandwidth", "call_overhead"}) - set(under.ceilings)):
         yield Fault("run.json", f"ceiling {name} is missing: latencies cannot be judged")
 

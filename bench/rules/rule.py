@@ -7,15 +7,28 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from attention_impls.registry import UnknownName, load
+from attention_impls.registry import UnknownName, load, load_backbone
 from attention_impls.shapes import AttentionShape, Grid
 from bench import roofline
 from bench.catalogue import streams_of
 from bench.derived import Summary, summary
-from bench.model import Case, Level, Measured, Measurement, Ok, Record, Run, Scalar, Workload
+from bench.model import (
+    Case,
+    Images,
+    Level,
+    Measured,
+    Measurement,
+    Ok,
+    Record,
+    Run,
+    Scalar,
+    Timed,
+    Workload,
+)
 from bench.submission import Refusal, StoredRun
 
 if TYPE_CHECKING:
+    from attention_impls.backbone import BackboneSpec
     from attention_impls.spec import AttentionSpec
 
 Severity = Literal["error", "review", "flag"]
@@ -76,8 +89,25 @@ class RecordUnderTest:
 
     @property
     def workload(self) -> Workload | None:
-        """The stimulus, if it is a timed call."""
+        """The stimulus, if it is a timed call of a layer."""
         return self.case.stimulus if isinstance(self.case.stimulus, Workload) else None
+
+    @property
+    def timed(self) -> Timed | None:
+        """The stimulus, if it is a timed call of a layer or a network."""
+        return self.case.stimulus if isinstance(self.case.stimulus, Timed) else None
+
+    @property
+    def network(self) -> "BackboneSpec | None":
+        """The network that was called; None for other stimuli, or where the tree has it not."""
+        stimulus = self.case.stimulus
+        if not isinstance(stimulus, Images) or self.spec is None or self.options is None:
+            return None
+        try:
+            published = load_backbone(stimulus.backbone)
+        except UnknownName:
+            return None
+        return published.with_variant(self.case.variant, self.case.options)
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
@@ -102,7 +132,7 @@ class RecordUnderTest:
     @property
     def batch(self) -> int | None:
         """Sequences of a call: as it ran, else as it was asked for."""
-        asked = self.workload.batch if self.workload else None
+        asked = self.timed.batch if self.timed else None
         return (self.ok.batch if self.ok else None) or asked
 
     @property

@@ -11,18 +11,23 @@ from bench.model import (
     DeviceKind,
     DType,
     Frontier,
+    Images,
     Ok,
     Plan,
     TaskRun,
     Unavailable,
     Unsupported,
-    Workload,
 )
 from bench.plan import everything, load_plan, only, plan_names
 from bench.roofline import BYTES_OF
 from bench.rules.rule import Fault, RunRule, RunUnderTest, shape_of
 
-_REQUIRED = {"workload": "latency", "frontier": "largest_tokens", "task": "accuracy"}
+_REQUIRED = {
+    "workload": "latency",
+    "images": "latency",
+    "frontier": "largest_tokens",
+    "task": "accuracy",
+}
 _SMALL_OUTPUT = 10
 """The gate also allows an absolute error; outputs smaller than a tenth are not timed."""
 _WHOLE: tuple[Unit, ...] = ("byte", "flop", "count")
@@ -54,7 +59,7 @@ def _rounds(under: RunUnderTest) -> Iterator[Fault]:
     protocol = under.run.protocol
     known = {metric.name: metric for metric in metrics()}
     for one in under.records:
-        timed = isinstance(one.case.stimulus, Workload)
+        timed = one.timed is not None
         for name, measured in one.measured.items():
             metric = known.get(name)
             if metric is None:
@@ -106,10 +111,10 @@ def _batch(under: RunUnderTest) -> Iterator[Fault]:
     for one in under.records:
         if one.ok is None:
             continue
-        asked = one.workload.batch if one.workload else None
-        if one.workload is None and one.ok.batch is not None:
+        asked = one.timed.batch if one.timed else None
+        if one.timed is None and one.ok.batch is not None:
             yield one.fault(f"batch {one.ok.batch} on a {one.case.stimulus.kind}: must be null")
-        if one.workload is not None and one.ok.batch is None:
+        if one.timed is not None and one.ok.batch is None:
             yield one.fault("outcome ok without the batch that ran")
         if asked is not None and one.ok.batch not in (None, asked):
             yield one.fault(f"batch {one.ok.batch} ran, the case asks for {asked}")
@@ -117,13 +122,18 @@ def _batch(under: RunUnderTest) -> Iterator[Fault]:
 
 def _sizes(under: RunUnderTest) -> Iterator[Fault]:
     for one in under.records:
-        workload = one.workload
+        workload = one.timed
         if workload is None:
             continue
         if (workload.batch is None) != (workload.batch_policy == "largest"):
             yield one.fault(f"batch {workload.batch} under policy {workload.batch_policy}")
         if workload.batch_policy == "one" and workload.batch != 1:
             yield one.fault(f"batch {workload.batch} under policy one")
+        images = isinstance(workload, Images)
+        if workload.batch_policy == ("token_budget" if images else "image_budget"):
+            yield one.fault(f"policy {workload.batch_policy} on a stimulus {workload.kind}")
+        if isinstance(workload, Images):
+            continue
         pair = (workload.resolution_px, workload.patch_px)
         if (pair[0] is None) != (pair[1] is None):
             yield one.fault("resolution_px and patch_px go together: give both or none")
@@ -138,13 +148,17 @@ def _sizes(under: RunUnderTest) -> Iterator[Fault]:
 
 def _levels(under: RunUnderTest) -> Iterator[Fault]:
     for one in under.records:
-        model = isinstance(one.case.stimulus, TaskRun)
+        model = isinstance(one.case.stimulus, TaskRun | Images)
         if model != (one.case.level == "model"):
             yield one.fault(f"level {one.case.level} with a {one.case.stimulus.kind}")
 
 
 def _support(under: RunUnderTest) -> Iterator[Fault]:
     for one in under.records:
+        if one.network is not None and isinstance(one.timed, Images) and one.ok is not None:
+            if reasons := one.network.unsupported(one.timed.resolution_px):
+                yield one.fault(f"measured, but the network refuses it: {'; '.join(reasons)}")
+            continue
         if one.spec is None or one.options is None or one.workload is None:
             continue
         reasons = one.spec.unsupported(shape_of(one.workload, one.batch or 1), one.options)
@@ -160,9 +174,9 @@ def _incorrect(under: RunUnderTest) -> Iterator[Fault]:
 
     for one in under.records:
         error = one.summary("error")
-        if error is None or one.workload is None:
+        if error is None or one.timed is None:
             continue
-        allowed = REFERENCE_TOLERANCE[one.workload.dtype]
+        allowed = REFERENCE_TOLERANCE[one.timed.dtype]
         most = allowed.relative + _SMALL_OUTPUT * allowed.absolute
         if not math.isfinite(error.value) or error.value > most:
             yield one.fault(

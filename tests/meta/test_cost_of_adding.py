@@ -10,6 +10,7 @@ from copied_tree import ROOT, copied, examples, run_in
 FILES = {
     "variant": "attention_impls/variants/efficient.py",
     "backend": "attention_impls/backends/efficient_inplace.py",
+    "backbone": "attention_impls/backbones/vit_fine.py",
     "metric": "bench/metrics/input_memory.py",
     "task": "bench/tasks/brighter_half.py",
     "plan": "bench/plans/lengths.py",
@@ -19,7 +20,7 @@ FILES = {
 
 INVENTORY = """
 import json
-from attention_impls.registry import backends, names
+from attention_impls.registry import backbones, backends, names
 from bench.catalogue import read_catalogue
 from bench.executor import executors
 from bench.metric import metrics
@@ -31,6 +32,7 @@ catalogue = read_catalogue()
 print(json.dumps({
     'variant': list(names()),
     'backend': [f'{n}_{b}' for n in names() for b in backends(n)],
+    'backbone': list(backbones()),
     'metric': [m.name for m in metrics()],
     'task': [t.name for t in tasks()],
     'plan': list(plan_names()),
@@ -86,7 +88,7 @@ def test_it_is_in_the_catalogue_that_pages_read(
     assert name in after["catalogue"][kind]
 
 
-@pytest.mark.parametrize("plan", ["smoke", "standard", "full", "lengths"])
+@pytest.mark.parametrize("plan", ["smoke", "standard", "full", "lengths", "models"])
 def test_every_plan_measures_the_new_variant_and_backend(
     plan: str, before_and_after: tuple[Any, Any, Path]
 ) -> None:

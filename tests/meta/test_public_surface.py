@@ -11,7 +11,7 @@ from attention_impls.shapes import AttentionShape, Grid
 from attention_impls.spec import AttentionSpec
 from bench.model import Case, GridSize, Incorrect, Measured, Ok, Record, TaskRun, Workload, to_json
 
-SURFACE = {"AttentionShape", "Grid", "backbones", "backends", "load", "names"}
+SURFACE = {"AttentionShape", "Grid", "backbones", "backends", "load", "load_backbone", "names"}
 NAMES = attention_impls.names()
 
 

@@ -1,0 +1,1 @@
+"""Whole models: one file a family, each with a mapping `BACKBONES` from id to `BackboneSpec`."""
