@@ -9,18 +9,17 @@ d vectors that these maps pool from the values: linear in N, no N x N weights, n
 implied weights are non-negative and their rows sum to 1, a product of two stochastic matrices.
 
 Shen, Zhang, Zhao, Yi, Li, "Efficient Attention: Attention with Linear Complexities", WACV 2021,
-https://arxiv.org/abs/1812.01243, equations 4 and 5 (softmax normalisation).
+https://arxiv.org/abs/1812.01243, section 3, with the softmax normalisation.
 """
 
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from attention_impls.multihead import FunctionMix, MultiHead, adopt_projections
-from attention_impls.parts.linear_attention import key_value_mean
+from attention_impls.parts.channel_pooling import pooled_values
 from attention_impls.shapes import AttentionShape
 from attention_impls.spec import AttentionSpec, Paper, StateDict, Traits
 
@@ -39,10 +38,7 @@ class EfficientOptions:
 
 def attend(q: Heads, k: Heads, v: Heads, *, scaled_queries: bool) -> Heads:
     """Return O of the module docstring."""
-    accumulator = torch.promote_types(q.dtype, torch.float32)
-    # N times the weights: their mean over the tokens is 1, however long the sequence is
-    weights = k.softmax(2, dtype=accumulator).mul(k.shape[2]).to(v.dtype)
-    state = key_value_mean(weights, v)
+    state = pooled_values(k, v)
     if scaled_queries:
         state = state * q.shape[-1] ** -0.5
     return q.softmax(-1) @ state
@@ -86,7 +82,7 @@ SPEC = AttentionSpec(
         year=2021,
         venue="WACV",
         url="https://arxiv.org/abs/1812.01243",
-        equation="equations 4 and 5, with the softmax normalisation",
+        equation="section 3, efficient attention with the softmax normalisation",
         code="https://github.com/cmsflash/efficient-attention/blob/"
         "46a5f9eaf09470affb0ab30932b7748cc3c871ef/efficient_attention.py",
     ),

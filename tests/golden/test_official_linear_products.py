@@ -16,8 +16,17 @@ from torch import Tensor, nn
 from attention_impls import AttentionShape, Grid, load
 
 VARIANTS = (
+    "cosformer",
+    "cross_covariance",
     "efficient",
+    "flow",
+    "hedgehog",
+    "linear_angular",
+    "linear_exp",
     "lite_mla",
+    "sima",
+    "slab",
+    "taylor",
 )
 CASES = {
     f"{variant}/{name}": (variant, case)
