@@ -1,8 +1,9 @@
-"""Layers that order their products so that cost is linear, against their authors' own modules.
+"""Layers that take a stream of tokens and no more, against their authors' own modules.
 
-One file in `published/` a variant. Each case names the layout in which the authors' module takes
-its input: `stream` [batch, tokens, channels], `image` [batch, channels, height, width], or
-`sequence` [tokens, batch, channels]; and the options that make our layer the same function.
+A case of `published/` belongs here if it names the layout in which the authors' module takes its
+input: `stream` [batch, tokens, channels], `image` [batch, channels, height, width], `sequence`
+[tokens, batch, channels], or `patches` [batch, channels, places of a patch, patches]. It may have
+the options that make our layer the same function.
 """
 
 from dataclasses import replace
@@ -10,31 +11,24 @@ from typing import Any
 
 import pytest
 import torch
-from golden.published_outputs import Published, published
+from golden.published_outputs import FOLDER, Published, published
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from attention_impls import AttentionShape, Grid, load
 
-VARIANTS = (
-    "cosformer",
-    "cross_covariance",
-    "efficient",
-    "flow",
-    "hedgehog",
-    "linear_angular",
-    "linear_exp",
-    "lite_mla",
-    "sima",
-    "slab",
-    "taylor",
-)
 CASES = {
-    f"{variant}/{name}": (variant, case)
-    for variant in VARIANTS
-    for name, case in published(variant).items()
+    f"{path.stem}/{name}": (path.stem, case)
+    for path in sorted(FOLDER.glob("*.json"))
+    for name, case in published(path.stem).items()
+    if "layout" in case.arguments
 }
 ADDS_ITS_INPUT = ("EfficientAttention",)
 """Classes that add their input to their output; with us the block does."""
+
+
+def test_cases_are_found() -> None:
+    assert {"efficient", "lite_mla"} <= {variant for variant, _ in CASES.values()}
 
 
 def grid(made: dict[str, Any]) -> Grid:
@@ -47,6 +41,7 @@ def layer(variant: str, case: Published) -> nn.Module:
     batch, channels = {
         "stream": (sizes[0], sizes[2]),
         "image": (sizes[0], sizes[1]),
+        "patches": (sizes[0], sizes[1]),
         "sequence": (sizes[1], sizes[2]),
     }[made["layout"]]
     shape = AttentionShape(
@@ -70,6 +65,11 @@ def output(layer: nn.Module, case: Published, x: Tensor) -> Tensor:
         return layer(x, grid(made))
     if made["layout"] == "sequence":
         return layer(x.transpose(0, 1), grid(made)).transpose(0, 1)
+    if made["layout"] == "patches":
+        size, side = (made["height"], made["width"]), (made["patch"], made["patch"])
+        image = F.fold(x.flatten(1, 2), size, side, stride=side)
+        out = layer(image.flatten(2).mT, grid(made)).mT.reshape(image.shape)
+        return F.unfold(out, side, stride=side).reshape(x.shape)
     out = layer(x.flatten(2).mT, grid(made)).mT.reshape(x.shape)
     return out + x if case.class_ in ADDS_ITS_INPUT else out
 
