@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from attention_impls.shapes import AttentionShape, Grid, UnsupportedShape
 
 Family = Literal[
-    "softmax", "feature_map", "low_rank", "local", "pooled", "sparse", "recurrent", "spectral",
-    "hybrid",
+    "softmax", "pairwise", "feature_map", "low_rank", "local", "pooled", "sparse", "recurrent",
+    "spectral", "hybrid",
 ]  # fmt: skip
 DType = Literal["float32", "bfloat16", "float16"]
 StateDict = Mapping[str, Tensor]

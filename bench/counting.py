@@ -276,14 +276,14 @@ _WITHOUT_CONTRACTION = """
 abs add add_ addcdiv addcmul alias ceil clamp_max clamp_min clone cos cosh div div_ elu eq erf exp
 exp2 exp_ expm1 float_power ge gelu gt hardtanh isfinite isinf isnan le leaky_relu leaky_relu_
 lerp log log1p log2 log_sigmoid logical_and logical_not logical_or lt maximum minimum mish mul
-mul_ ne neg pow pow_ prelu reciprocal relu6 round rsqrt rsub sgn sigmoid sign silu silu_ sin
-softplus sqrt square sub sub_ tan tanh threshold where xlogy outer
+mul_ ne neg pow pow_ prelu reciprocal relu6 round rsqrt rsub sgn sigmoid sigmoid_ sign silu silu_
+sin softplus sqrt square sub sub_ tan tanh threshold where xlogy outer
 
 adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d all amax amin any argmax argmin
 avg_pool1d avg_pool2d batch_norm count_nonzero cummax cumprod cumsum group_norm instance_norm
-layer_norm linalg_norm linalg_vector_norm log_softmax logsumexp max_pool1d max_pool2d mean median
-min native_layer_norm norm prod rms_norm softmax std sum upsample_bicubic2d upsample_bilinear2d
-upsample_linear1d upsample_nearest1d upsample_nearest2d var var_mean
+layer_norm linalg_norm linalg_vector_norm log_softmax logcumsumexp logsumexp max_pool1d max_pool2d
+mean median min native_layer_norm norm prod rms_norm softmax std sum upsample_bicubic2d
+upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d var var_mean
 
 H T _shape_as_tensor _unsafe_view adjoint argsort as_strided bernoulli broadcast_tensors
 broadcast_to col2im complex concat conj diag_embed diagonal embedding empty_like expand_as eye

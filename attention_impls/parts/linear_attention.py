@@ -49,6 +49,8 @@ def normalised_queries(
     mean_k: Float[Tensor, "batch heads features 1"],
     added: Tensor | int | float,
     dtype: torch.dtype,
+    *,
+    smallest: bool = False,
 ) -> Features:
     """Return q_i / (q_i . mean_k + added): what the state is multiplied by, rows normalised.
 
@@ -60,14 +62,18 @@ def normalised_queries(
         mean_k: mean over tokens of the features of the keys; float32 beside half precision.
         added: epsilon, in units of the mean.
         dtype: of the result.
+        smallest: `added` is the smallest denominator instead of a term of it.
     """
     q = q.to(mean_k.dtype).contiguous()
-    reciprocal = (q @ mean_k).add_(added).reciprocal()
+    total = q @ mean_k
+    reciprocal = (total.clamp_min(added) if smallest else total.add_(added)).reciprocal()
     in_place = not (q.requires_grad or reciprocal.requires_grad)
     return (q.mul_(reciprocal) if in_place else q * reciprocal).to(dtype)
 
 
-def normalised_product(q: Features, k: Features, v: Values, epsilon: int | float) -> Values:
+def normalised_product(
+    q: Features, k: Features, v: Values, epsilon: int | float, *, smallest: bool = False
+) -> Values:
     """Return the formula above over all tokens.
 
     Args:
@@ -75,12 +81,16 @@ def normalised_product(q: Features, k: Features, v: Values, epsilon: int | float
         k: features of the keys.
         v: values.
         epsilon: added to the sum over tokens in the denominator.
+        smallest: epsilon is the smallest denominator instead of a term of it.
     """
-    q = normalised_queries(q, token_mean(k).mT, epsilon / k.shape[2], v.dtype)
+    floor = epsilon / k.shape[2]
+    q = normalised_queries(q, token_mean(k).mT, floor, v.dtype, smallest=smallest)
     return q @ key_value_mean(k, v)
 
 
-def causal_normalised_product(q: Features, k: Features, v: Values, epsilon: int | float) -> Values:
+def causal_normalised_product(
+    q: Features, k: Features, v: Values, epsilon: int | float, *, smallest: bool = False
+) -> Values:
     """Return the formula above over j <= i, without a tokens x tokens matrix.
 
     The tokens are cut into chunks: within one, weights are a masked product; all earlier chunks
@@ -88,16 +98,23 @@ def causal_normalised_product(q: Features, k: Features, v: Values, epsilon: int 
 
     Args: as for `normalised_product`.
     """
-    tokens, dtype = q.shape[2], q.dtype
-    chunk, chunks = chunks_of(tokens)
-    q, k, v = (_in_chunks(t.to(_accumulator(t)), chunk, chunks) for t in (q, k, v))
-    weights = (q @ k.mT).tril()
-    state = _sum_of_earlier(k.mT @ v)
+    tokens, dtype = q.shape[2], v.dtype
+    q, k, v = _chunked(q, k, v)
+    weights, numerator = _sums_so_far(q, k, v)
     key_sum = _sum_of_earlier(k.sum(-2).unsqueeze(-1))
-    numerator = (weights @ v).add_(q @ state)
     denominator = weights.sum(-1, keepdim=True).add_(q @ key_sum)
-    out = numerator / denominator.add_(epsilon)
-    return out.flatten(2, 3)[:, :, :tokens].to(dtype)
+    denominator = denominator.clamp_min(epsilon) if smallest else denominator.add_(epsilon)
+    return (numerator / denominator).flatten(2, 3)[:, :, :tokens].to(dtype)
+
+
+def causal_product(q: Features, k: Features, v: Values) -> Values:
+    """Return q_i^T (sum over j <= i of k_j v_j^T): the causal form without its denominator.
+
+    In float32 or better: the sum is not divided by anything.
+    """
+    tokens = q.shape[2]
+    _, numerator = _sums_so_far(*_chunked(q, k, v))
+    return numerator.flatten(2, 3)[:, :, :tokens]
 
 
 def chunks_of(tokens: int) -> tuple[int, int]:
@@ -107,24 +124,55 @@ def chunks_of(tokens: int) -> tuple[int, int]:
 
 
 def normalised_product_flops(
-    batch: int, heads: int, tokens: int, head_dim: int, *, causal: bool
+    batch: int,
+    heads: int,
+    tokens: int,
+    head_dim: int,
+    *,
+    causal: bool,
+    features: int | None = None,
 ) -> int:
-    """FLOPs of the functions above, with as many features as head_dim.
+    """FLOPs of the normalised products with f features; None: as many as head_dim.
 
-    All tokens: 2 N d^2 each for the mean of k v^T and for q times it, 2 N d for the denominator,
-    per head. Causal, with N rounded up to P tokens in chunks of c: the same with P for N, plus
-    2 P c d each for the weights within chunks and for their product with v.
+    All tokens: 2 N f d each for the mean of k v^T and for q times it, 2 N f for the denominator,
+    per head. Causal, with N rounded up to P tokens: `causal_product_flops` and 2 P f.
     """
-    length, within = tokens, 0
-    if causal:
-        chunk, chunks = chunks_of(tokens)
-        length = chunk * chunks
-        within = 4 * length * chunk * head_dim
-    return batch * heads * (4 * length * head_dim**2 + 2 * length * head_dim + within)
+    width = head_dim if features is None else features
+    if not causal:
+        return batch * heads * (4 * tokens * width * head_dim + 2 * tokens * width)
+    chunk, chunks = chunks_of(tokens)
+    products = causal_product_flops(batch, heads, tokens, head_dim, features=width)
+    return products + 2 * batch * heads * chunk * chunks * width
+
+
+def causal_product_flops(
+    batch: int, heads: int, tokens: int, head_dim: int, *, features: int
+) -> int:
+    """FLOPs of `causal_product` with f features, N rounded up to P tokens in chunks of c.
+
+    2 P f d each for k v^T and for q times it, 2 P c f for the weights within chunks, 2 P c d for
+    their product with v, per head.
+    """
+    chunk, chunks = chunks_of(tokens)
+    within = chunk * (features + head_dim)
+    return 2 * batch * heads * chunk * chunks * (2 * features * head_dim + within)
 
 
 def _accumulator(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def _chunked(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut q, k and v into chunks, in float32 or better."""
+    chunk, chunks = chunks_of(q.shape[2])
+    q, k, v = (_in_chunks(t.to(_accumulator(t)), chunk, chunks) for t in (q, k, v))
+    return q, k, v
+
+
+def _sums_so_far(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the weights within chunks, and q_i^T (sum over j <= i of k_j v_j^T) in all."""
+    weights = (q @ k.mT).tril()
+    return weights, (weights @ v).add_(q @ _sum_of_earlier(k.mT @ v))
 
 
 def _in_chunks(tensor: Tensor, chunk: int, chunks: int) -> Tensor:

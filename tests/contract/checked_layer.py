@@ -50,9 +50,10 @@ LOCAL_BRANCHES: tuple[Switch, ...] = (
     ("local_residual", True, False),
     ("local_size", ..., 0),
     ("conv_size", ..., 0),
+    ("aggregation_size", ..., 0),
 )
-"""Options that add a term beside the attention matrix, the values they have then, and the value
-that removes it."""
+"""Options that add a term, or further heads, beside the attention matrix, the values they have
+then, and the value that removes it."""
 EXACT_GRADIENTS: tuple[Switch, ...] = (
     ("inverse_gradient", "implicit", "unrolled"),
     ("epsilon", None, 0.0),

@@ -165,8 +165,8 @@ def deterministic_trait(spec: AttentionSpec) -> None:
 
 
 def attention_matrix(spec: AttentionSpec, shape: AttentionShape) -> Tensor | None:
-    """The matrix that maps v to the output, [heads, tokens, tokens]; None if v does not enter
-    linearly.
+    """The matrix that maps v to the output, [heads, tokens, tokens], or one a channel,
+    [heads, head_dim, tokens, tokens]; None if v does not enter linearly.
 
     Column j is the output for v = 1 at token j and 0 elsewhere; a batch item carries head_dim
     columns, one a channel.
@@ -184,10 +184,17 @@ def attention_matrix(spec: AttentionSpec, shape: AttentionShape) -> Tensor | Non
     if getattr(module, "streams", "qkv") == "qv":
         many[1] = many[0]
     out = module.mix(*many, values.contiguous(), x.expand(items, -1, -1).contiguous(), shape.grid)
-    # a mechanism that mixes channels as well has no matrix over tokens alone
     matrix = out.permute(1, 2, 0, 3).flatten(2)[..., :tokens]
     again = module.mix(q, k, v, x, shape.grid)
-    return matrix if distance(matrix @ v[0], again[0]) < 1e-6 else None
+    if distance(matrix @ v[0], again[0]) < 1e-6:
+        return matrix
+    # each channel has a matrix of its own, or none where channels are mixed as well
+    ones = torch.eye(tokens, dtype=v.dtype)[:, None, :, None].expand(-1, *v.shape[1:2], -1, width)
+    one_q, one_k, one_x = (t.expand(tokens, *t.shape[1:]).contiguous() for t in (q, k, x))
+    out = module.mix(one_q, one_k, ones.contiguous(), one_x, shape.grid)
+    by_channel = out.permute(1, 3, 2, 0)
+    applied = (by_channel @ v[0].mT.unsqueeze(-1)).squeeze(-1).mT
+    return by_channel if distance(applied, again[0]) < 1e-6 else None
 
 
 def _without_local_branch(spec: AttentionSpec, shape: AttentionShape) -> nn.Module:

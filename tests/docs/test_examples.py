@@ -11,7 +11,7 @@ CONTRACT = """
 import json
 from attention_impls import load
 from contract.checks import failing
-print(json.dumps(failing(load('efficient'))))
+print(json.dumps(failing(load('content_lambda'))))
 """
 
 AROUND = """
@@ -27,7 +27,7 @@ plan = load_plan('lengths', everything('cpu'))
 quick = Protocol(warmup_s=0.001, warmup_cap_s=0.01, sample_s=0.001, least_samples=3)
 
 def outcome(backend, passes):
-    case = workload_case('efficient', backend, image(224), dtype='float32', passes=passes)
+    case = workload_case('content_lambda', backend, image(224), dtype='float32', passes=passes)
     return to_json(visit(case, 0, quick, 'cpu').outcome)
 
 from bench.executors import local, patient
@@ -48,9 +48,9 @@ print(json.dumps({
     'forward': {b: outcome(b, 'forward') for b in ('reference', 'inplace')},
     'training': {b: outcome(b, 'forward_backward') for b in ('reference', 'inplace')},
     'accuracy': learn(
-        task('brighter_half'), Assignment(spec=load('efficient'), seed=0, device='cpu')
+        task('brighter_half'), Assignment(spec=load('content_lambda'), seed=0, device='cpu')
     ).result.accuracy,
-    'cases': len({c.id for c in plan.cases if c.variant == 'efficient'}),
+    'cases': len({c.id for c in plan.cases if c.variant == 'content_lambda'}),
 }))
 """
 
@@ -61,9 +61,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = copied(tmp_path_factory.mktemp("examples"))
     for path, code in examples().items():
         (target / path).write_text(code, encoding="utf-8")
-    done = run_in(target, "-m", "bench.vector", "efficient")
+    done = run_in(target, "-m", "bench.vector", "content_lambda")
     assert done.returncode == 0, done.stderr
-    assert (target / "tests" / "vectors" / "efficient.json").is_file()
+    assert (target / "tests" / "vectors" / "content_lambda.json").is_file()
     return target
 
 
@@ -82,8 +82,8 @@ def failures(tree: Path) -> dict[str, str]:
 
 def test_every_kind_has_an_example() -> None:
     assert set(examples()) == {
-        "attention_impls/variants/efficient.py",
-        "attention_impls/backends/efficient_inplace.py",
+        "attention_impls/variants/content_lambda.py",
+        "attention_impls/backends/content_lambda_inplace.py",
         "bench/metrics/input_memory.py",
         "bench/tasks/brighter_half.py",
         "bench/plans/lengths.py",
@@ -98,7 +98,7 @@ def test_the_variant_passes_the_whole_contract(tree: Path) -> None:
 
 def test_a_slip_in_the_example_would_be_found(tree: Path) -> None:
     """Negative control: half the FLOPs, and the counters disagree."""
-    path = tree / "attention_impls" / "variants" / "efficient.py"
+    path = tree / "attention_impls" / "variants" / "content_lambda.py"
     right = path.read_text(encoding="utf-8")
     path.write_text(right.replace("return 4 * shape.batch", "return 2 * shape.batch"), "utf-8")
     try:

@@ -8,8 +8,8 @@ import pytest
 from copied_tree import ROOT, copied, examples, run_in
 
 FILES = {
-    "variant": "attention_impls/variants/efficient.py",
-    "backend": "attention_impls/backends/efficient_inplace.py",
+    "variant": "attention_impls/variants/content_lambda.py",
+    "backend": "attention_impls/backends/content_lambda_inplace.py",
     "backbone": "attention_impls/backbones/vit_fine.py",
     "metric": "bench/metrics/input_memory.py",
     "task": "bench/tasks/brighter_half.py",
@@ -93,7 +93,7 @@ def test_every_plan_measures_the_new_variant_and_backend(
     plan: str, before_and_after: tuple[Any, Any, Path]
 ) -> None:
     before, after, _ = before_and_after
-    new = {"efficient_reference", "efficient_inplace"}
+    new = {"content_lambda_reference", "content_lambda_inplace"}
     assert not new & set(before["planned"].get(plan, []))
     assert new <= set(after["planned"][plan])
 
@@ -107,7 +107,7 @@ def test_the_site_shows_the_new_page_and_variant(
                   "--out", f"{tmp_path / 'out'}")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "plans.html").is_file()
-    assert (tmp_path / "out" / "variants" / "efficient.html").is_file()
+    assert (tmp_path / "out" / "variants" / "content_lambda.html").is_file()
 
 
 def test_a_new_file_without_its_object_is_an_error_that_names_it(

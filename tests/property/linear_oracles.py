@@ -1,4 +1,4 @@
-"""Dense and one-token-at-a-time forms of normalised linear attention, for both feature maps."""
+"""Dense and one-token-at-a-time forms of normalised linear attention, for any feature map."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,9 @@ def dense(phi: FeatureMap, q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> 
     return weights @ v / (weights.sum(-1, keepdim=True) + EPSILON)
 
 
-def recurrence(phi: FeatureMap, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def recurrence(
+    phi: FeatureMap, q: Tensor, k: Tensor, v: Tensor, epsilon: float = EPSILON
+) -> Tensor:
     """The causal form, one token after the other, from a state of fixed size."""
     state = q.new_zeros(*q.shape[:2], q.shape[3], v.shape[3])
     total = q.new_zeros(*q.shape[:2], q.shape[3])
@@ -31,5 +33,5 @@ def recurrence(phi: FeatureMap, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         state = state + key.unsqueeze(-1) * v[:, :, i].unsqueeze(-2)
         total = total + key
         numerator = (query.unsqueeze(-2) @ state).squeeze(-2)
-        outputs.append(numerator / ((query * total).sum(-1, keepdim=True) + EPSILON))
+        outputs.append(numerator / ((query * total).sum(-1, keepdim=True) + epsilon))
     return torch.stack(outputs, 2)
