@@ -37,11 +37,10 @@ def _assert_counted(spec: AttentionSpec, shape: AttentionShape, options: Any) ->
     assert type(formula) is int
     hidden, why = (0, "") if spec.uncounted is None else spec.uncounted(shape, options)
     cell = f"{shape.batch}x{shape.grid}+{shape.extra_tokens} {options}"
-    counts = {
-        "torch": torch_flops(module, shape),
-        "torch, core": torch_flops(module, shape, "core")
-        + spec.projection_flops(shape, spec.checked_options(options)),
-    }
+    counts = {"torch": torch_flops(module, shape)}
+    if hasattr(module, "mix"):
+        projections = spec.projection_flops(shape, spec.checked_options(options))
+        counts["torch, core"] = torch_flops(module, shape, "core") + projections
     fvcore = fvcore_flops(module, shape)
     counts["fvcore"] = fvcore.flops
     for counter, counted in counts.items():
@@ -69,8 +68,12 @@ def state_is_a_number_of_floats(spec: AttentionSpec) -> None:
         floats = spec.state_floats(shape, spec.options)
         assert type(floats) is int
         assert floats > 0
-        twice = spec.state_floats(replace(shape, heads=2 * shape.heads), spec.options)
-        assert twice == 2 * floats, "twice as many heads keep twice as much"
+        # tens of heads: what divides them unequally does so in tenths
+        ten, twenty = (replace(shape, heads=n * shape.heads) for n in (10, 20))
+        twice = spec.state_floats(twenty, spec.options)
+        assert twice == 2 * spec.state_floats(ten, spec.options), (
+            "twice as many heads keep twice as much"
+        )
 
 
 def no_square_of_tokens_is_materialised(spec: AttentionSpec) -> None:
