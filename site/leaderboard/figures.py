@@ -40,6 +40,8 @@ class Series:
     failed: str | None = None
     """What happens beyond the last point, e.g. `out of memory at 16,384`."""
     shown: bool = True
+    name: str = ""
+    """Stable name in addresses; empty: the variant's, where it has one series only."""
 
 
 def curves(
@@ -51,10 +53,23 @@ def curves(
     y: Axis,
     series: Sequence[Series],
     marks: Mapping[str, Mark],
+    ceiling: Sequence[Point] = (),
+    paired: bool = False,
 ) -> Figure | Paragraph:
     """Return a figure of lines with error bars; failures are crosses at the last measured point.
 
     Without any point there is nothing to draw: then the finding stands alone.
+
+    Args:
+        id_: unique within the site.
+        title: what is shown.
+        finding: what it says.
+        x: horizontal axis.
+        y: vertical axis.
+        series: the lines.
+        marks: looks of the variants.
+        ceiling: a line that nothing can pass.
+        paired: the lines share no x: their data are pairs.
     """
     if not any(one.points for one in series):
         return Paragraph((finding,))
@@ -63,9 +78,10 @@ def curves(
     crosses = [_cross(one, marks[one.variant]) for _, one in failures]
     numbers = {i: len(traces) + at for at, (i, _) in enumerate(failures)}
     everything = [p for one in series for p in one.points]
-    layout = _layout(x, y, everything, room_for_labels=True)
+    layout = _layout(x, y, [*everything, *ceiling], room_for_labels=True)
+    limit = [_ceiling(ceiling)] if ceiling else []
     drawing = {
-        "data": traces + crosses,
+        "data": traces + crosses + limit,
         "layout": layout,
         "ends": [
             {"series": i, "y": one.points[-1].y, "text": plotly_text(one.label),
@@ -79,6 +95,7 @@ def curves(
     key = tuple(
         KeyEntry(
             one.variant,
+            one.name or one.variant,
             one.label + (f" ({one.failed})" if one.failed else ""),
             (i, numbers[i]) if i in numbers else (i,),
             one.shown,
@@ -91,7 +108,7 @@ def curves(
         finding=finding,
         drawing=drawing,
         key=key,
-        data=_matrix(f"{id_}-table", title, x, y, series),
+        data=(_pairs if paired else _matrix)(f"{id_}-table", title, x, y, series),
         csv_path=f"data/figures/{id_}.csv",
         csv_text=_points_csv(x, y, series),
     )
@@ -108,6 +125,7 @@ def scatter(
     marks: Mapping[str, Mark],
     frontier: Sequence[Point],
     floor: tuple[float, str] | None,
+    faded: Sequence[int] = (),
 ) -> Figure:
     """Return a figure of single points with a line through the best trade-offs.
 
@@ -121,8 +139,11 @@ def scatter(
         marks: looks of the variants.
         frontier: points that no other point beats in both, from left to right.
         floor: a level and its name, e.g. what guessing scores.
+        faded: numbers of the series that another beats in both; faint, never left out.
     """
     traces = [_line(one, x, y, marks[one.variant]) for one in series]
+    for number in faded:
+        traces[number]["opacity"] = 0.5
     everything = [p for one in series for p in one.points]
     layout = _layout(x, y, everything, room_for_labels=False, least_y=floor[0] if floor else None)
     layout["shapes"] = []
@@ -147,7 +168,10 @@ def scatter(
          "colour": f"@{marks[one.variant].colour_class}"}
         for i, one in enumerate(series)
     ]  # fmt: skip
-    key = tuple(KeyEntry(one.variant, one.label, (i,), one.shown) for i, one in enumerate(series))
+    key = tuple(
+        KeyEntry(one.variant, one.name or one.variant, one.label, (i,), one.shown)
+        for i, one in enumerate(series)
+    )
     return Figure(
         id=id_,
         title=title,
@@ -211,6 +235,17 @@ def _cross(one: Series, mark: Mark) -> dict[str, Any]:
         },
         "text": [plotly_text(one.failed or "")],
         "hovertemplate": "<b>%{fullData.name}</b><br>%{text}<extra></extra>",
+    }
+
+
+def _ceiling(points: Sequence[Point]) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "hoverinfo": "skip",
+        "x": [p.x for p in points],
+        "y": [p.y for p in points],
+        "line": {"color": "@text", "width": 1.5},
     }
 
 

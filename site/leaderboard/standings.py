@@ -25,7 +25,7 @@ from leaderboard.format import (
     scale_for,
     whole,
 )
-from leaderboard.provenance import case_slug, detail, failure_words, flags
+from leaderboard.provenance import evidence, failure_words, flags
 from leaderboard.ranking import Group, Placed
 from leaderboard.results import EXACTNESS_TITLES, Exactness, Number, Result, View
 
@@ -112,7 +112,7 @@ def group_table(
             Head(title="Details", sortable=False, shape="details"),
         ]  # fmt: skip
     rows = tuple(
-        _row(view, placed, chosen, id_=id_, baseline=baseline, full=full, show_batch=show_batch)
+        _row(view, placed, chosen, baseline=baseline, full=full, show_batch=show_batch)
         for placed in group.placed
     )
     return Table(
@@ -154,7 +154,6 @@ def _row(
     placed: Placed,
     chosen: Quantities,
     *,
-    id_: str,
     baseline: Result | None,
     full: bool,
     show_batch: bool,
@@ -183,7 +182,7 @@ def _row(
             _value(result, "flops", chosen.flops),
             _value(result, "efficiency", scale_for("fraction", (1.0,))),
             _value(result, "latency_cold", chosen.cold),
-            Cell((detail(view, result, id_=f"{id_}-{case_slug(result)}"),)),
+            Cell((evidence(result),)),
         ]
     tone: Literal["plain", "baseline", "failed", "stale"] = "plain"
     if not result.ok:
