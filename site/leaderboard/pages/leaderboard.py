@@ -150,7 +150,7 @@ def _onward(
 ) -> Iterator[str | Link]:
     leaders = [p.result for g in groups for p in g.ranked[:2]]
     compared = tuple(dict.fromkeys([*([base] if base else []), *leaders]))
-    if len(compared) > 1:
+    if len(compared) > 1 and context.batch_policy == "one":
         yield Link("Compare the leaders", comparison(compared))
         yield " \N{MIDDLE DOT} "
     yield Link("Every ranking of this machine", f"leaderboard/{slug(context.hardware_id)}.html")
