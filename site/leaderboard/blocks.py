@@ -204,9 +204,9 @@ class Head:
     sortable: bool = True
     secondary: bool = False
     """Left out on phones; the row's details have it."""
-    shape: Literal["rank", "name", "number", "interval", "strip", "details", "state", "free"] = (
-        "free"
-    )
+    shape: Literal[
+        "rank", "name", "number", "interval", "strip", "details", "state", "text", "free"
+    ] = "free"
     """Width of the column in tables that align with each other."""
 
 

@@ -11,7 +11,7 @@ from bench.derived import Standing, apart
 from leaderboard.ranking import noise_floor
 from leaderboard.results import Result
 
-Kind = Literal["always", "never", "from", "up to", "undecided", "alone", "incomparable"]
+Kind = Literal["always", "never", "from", "up to", "equal", "undecided", "alone", "incomparable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,8 @@ def against(
         return Against(kind="alone", tokens=float(min(beyond)), ratio=ratio)
     if all(sign > 0 for sign in signs):
         return Against(kind="never", ratio=ratio)
-    return Against(kind="undecided", ratio=ratio)
+    same = not varies and not any(signs)
+    return Against(kind="equal" if same else "undecided", ratio=ratio)
 
 
 def _measured(results: Sequence[Result], metric: str) -> Mapping[int, Result]:

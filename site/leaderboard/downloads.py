@@ -97,8 +97,8 @@ def view_files(view: View) -> Iterator[RawFile]:
             passes=str(cells["passes"]),
             level=str(cells["level"]),
             batch_policy=str(cells["batch_policy"]),
-            heads=int(cells["heads"]),
-            head_dim=int(cells["head_dim"]),
+            heads=int(str(cells["heads"])),
+            head_dim=int(str(cells["head_dim"])),
             causal=bool(cells["causal"]),
         )
         yield from table_files(context_base(context), group)

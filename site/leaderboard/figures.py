@@ -84,7 +84,7 @@ def curves(
         "data": traces + crosses + limit,
         "layout": layout,
         "ends": [
-            {"series": i, "y": one.points[-1].y, "text": plotly_text(one.label),
+            {"series": i, "y": drawn(one.points[-1].y), "text": plotly_text(one.label),
              "colour": f"@{marks[one.variant].colour_class}",
              "last": one.points[-1].x == max(p.x for p in everything)}
             for i, one in enumerate(series)
@@ -194,8 +194,8 @@ def _line(one: Series, x: Axis, y: Axis, mark: Mark) -> dict[str, Any]:
         "type": "scatter",
         "mode": "lines+markers" if len(one.points) > 1 else "markers",
         "name": plotly_text(one.label),
-        "x": [p.x for p in one.points],
-        "y": [p.y for p in one.points],
+        "x": [drawn(p.x) for p in one.points],
+        "y": [drawn(p.y) for p in one.points],
         "line": {"color": colour, "width": 1.75 if one.main else 1.25, "dash": mark.dash},
         "marker": {
             "color": colour if one.main else "@surface",
@@ -210,13 +210,22 @@ def _line(one: Series, x: Axis, y: Axis, mark: Mark) -> dict[str, Any]:
         trace["error_y"] = {
             "type": "data",
             "symmetric": False,
-            "array": [0 if p.high is None else max(0.0, p.high - p.y) for p in one.points],
-            "arrayminus": [0 if p.low is None else max(0.0, p.y - p.low) for p in one.points],
+            "array": [0 if p.high is None else _bar(p.high - p.y) for p in one.points],
+            "arrayminus": [0 if p.low is None else _bar(p.y - p.low) for p in one.points],
             "thickness": 1,
             "width": 2.5,
             "color": colour,
         }
     return trace
+
+
+def drawn(value: float) -> float:
+    """Return five digits: more cannot be seen, and would double a figure's weight."""
+    return float(f"{value:.5g}")
+
+
+def _bar(length: float) -> float:
+    return max(0.0, float(f"{length:.2g}"))
 
 
 def _cross(one: Series, mark: Mark) -> dict[str, Any]:
@@ -225,8 +234,8 @@ def _cross(one: Series, mark: Mark) -> dict[str, Any]:
         "type": "scatter",
         "mode": "markers",
         "name": plotly_text(one.label),
-        "x": [last.x],
-        "y": [last.y],
+        "x": [drawn(last.x)],
+        "y": [drawn(last.y)],
         "marker": {
             "symbol": "x-thin",
             "size": 15,
@@ -328,7 +337,7 @@ def _pairs(id_: str, title: str, x: Axis, y: Axis, series: Sequence[Series]) -> 
         rows=tuple(
             Row(
                 (
-                    Cell((VariantName(one.variant, one.label),), one.label),
+                    Cell((one.label,), one.label),
                     Cell((measure(x.quantity, p.x),), p.x),
                     Cell((_with_interval(y, p),), p.y),
                 )

@@ -48,7 +48,7 @@ def leaders_table(
         caption="Leaders by size",
         heads=(
             Head(title="Size", ordered=True),
-            *(Head(title=_HEADS[kind]) for kind in EXACTNESS_TITLES),
+            *(Head(title=_HEADS[kind], shape="text") for kind in EXACTNESS_TITLES),
             Head(title="Rows", number=True, secondary=True),
             Head(title="Failed", number=True, secondary=True),
         ),
@@ -56,6 +56,7 @@ def leaders_table(
         empty="No results yet.",
         show_caption=False,
         sortable=False,
+        sticky=True,
     )
 
 

@@ -116,7 +116,7 @@ def _tasks(view: View) -> Table:
 PAGE = Page(
     title="Accuracy",
     path="accuracy.html",
-    order=10,
+    order=8,
     documents=_documents,
     about="Every variant on every task, with every seed.",
 )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
+from typing import Literal
 
 from leaderboard.along import Along, along_documents, conditions
 from leaderboard.blocks import (
@@ -33,7 +34,7 @@ _LEAD = (
     "the order may have changed to where it certainly has."
 )
 _METRICS = (("latency", "Time"), ("peak_memory", "Memory"), ("energy", "Energy"))
-_ORDER = ("always", "from", "alone", "up to", "undecided", "never", "incomparable")
+_ORDER = ("always", "from", "alone", "up to", "equal", "undecided", "never", "incomparable")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +108,15 @@ def _finding(view: View, family: Family, base: Result, lines: Sequence[_Line]) -
     name = f"{view.title(base.variant)}{' by ' + base.backend if base.detail else ''}"
     return (
         f"Against {name}, from {whole(first)} to {whole(last)} tokens: of "
-        f"{count_of(len(others), 'execution')} {', '.join(parts)}; the others cannot be told "
-        "from it, win for few tokens only, or share no size with it."
+        f"{count_of(len(others), 'execution')} {', '.join(parts)}{_rest(len(others), others)}."
     )
+
+
+def _rest(all_: int, found: Sequence[Against]) -> str:
+    told = sum(f.kind in ("always", "from", "never", "alone") for f in found)
+    if told == all_:
+        return ""
+    return "; the others cannot be told from it, win for few tokens only, or share no size with it"
 
 
 def _table(
@@ -141,13 +148,16 @@ def _table(
     heads = [Head(title="Variant", shape="name")]
     for number, (_, word) in enumerate(metrics):
         heads.append(Head(title=f"Less {word.lower()}", ordered=True, secondary=number > 0,
+                          shape="text",
                           help="Compared with softmax by SDPA at the same size."))  # fmt: skip
         if number == 0:
             heads.append(Head(title="On one axis", sortable=False, secondary=True, shape="strip",
                               help="Tokens, logarithmic, from the smallest to the largest "
                               "measured size: the interval of the change."))  # fmt: skip
         help_ = f"{word} over softmax's at the largest size that both have."
-        heads.append(Head(title="Ratio", number=True, secondary=number > 0, help=help_))
+        heads.append(
+            Head(title="Ratio", number=True, secondary=number > 0, help=help_, shape="number")
+        )
     return Table(
         id=f"{kind}-crossings",
         caption=f"{EXACTNESS_TITLES[kind]}: where they need less than softmax by SDPA",
@@ -155,6 +165,7 @@ def _table(
         rows=tuple(rows),
         empty="No other execution was measured here.",
         show_caption=False,
+        aligned=True,
     )
 
 
@@ -170,7 +181,7 @@ def _sort(found: Against) -> float:
     return 100.0 * _ORDER.index(found.kind) + (log(found.tokens) if found.tokens else 0.0)
 
 
-def _tone(found: Against) -> "str":
+def _tone(found: Against) -> Literal["best", "plain"]:
     return "best" if found.kind == "always" else "plain"
 
 
@@ -180,6 +191,8 @@ def _words(found: Against) -> Iterator[Piece]:
             yield "at every size"
         case "never":
             yield Muted("at no size")
+        case "equal":
+            yield Muted("the same")
         case "undecided":
             yield Muted("cannot be told")
         case "incomparable":

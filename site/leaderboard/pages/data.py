@@ -233,7 +233,7 @@ def _refused(view: View) -> Table:
 PAGE = Page(
     title="Data",
     path="data.html",
-    order=51,
+    order=53,
     documents=_documents,
     files=_files,
     about="Every number as CSV, JSON and Parquet, with checksums.",

@@ -7,7 +7,6 @@ from leaderboard.addresses import result_address
 from leaderboard.along import Over, conditions, context_documents
 from leaderboard.blocks import (
     Block,
-    Bullets,
     Cell,
     Document,
     Head,
@@ -61,7 +60,7 @@ def _blocks(view: View, place: Over) -> Iterator[Block]:
     results = [r for found in place.sizes.values() for r in found]
     yield conditions(context)
     yield Paragraph((_finding(results),), "finding")
-    yield Bullets((_legend(),))
+    yield Paragraph(_legend(), "small")
     yield _map(view, place)
     if context.batch_policy == "one":
         yield Section("fit", "The most tokens that fit", tuple(_fit(view, place)))
@@ -78,11 +77,15 @@ def _finding(results: Sequence[Result]) -> str:
 
 
 def _legend() -> Inline:
-    pieces: list[State | str] = [State("\N{CHECK MARK}", "ran", "ok", None), " ran"]
+    pieces: list[State | str] = [
+        State("\N{CHECK MARK}", "ran", "ok", None),
+        "\N{NO-BREAK SPACE}ran",
+    ]
     for kind, letter in LETTERS.items():
         word = OUTCOME_WORDS[kind]
-        pieces += [" ", State(letter, word, kind, None), f" {word}"]
-    pieces += [" ", State(MISSING, "not in any plan", "absent", None), " not in the plan"]
+        pieces += [" \N{EM SPACE}", State(letter, word, kind, None), f"\N{NO-BREAK SPACE}{word}"]
+    absent = State(MISSING, "not in the plan", "absent", None)
+    pieces += [" \N{EM SPACE}", absent, "\N{NO-BREAK SPACE}not in the plan"]
     return tuple(pieces)
 
 
@@ -125,8 +128,11 @@ def _map(view: View, place: Over) -> Table:
 def _short(size: Size) -> str:
     if size.resolution_px is not None:
         return f"{size.resolution_px} px"
-    tokens = whole(size.tokens) if size.tokens < 10_000 else f"{size.tokens // 1024} Ki"
-    return tokens if size.height == 1 else f"{size.height}\N{MULTIPLICATION SIGN}{size.width}"
+    return (
+        whole(size.tokens)
+        if size.height == 1
+        else f"{size.height}\N{MULTIPLICATION SIGN}{size.width}"
+    )
 
 
 def _state(result: Result | None) -> State:

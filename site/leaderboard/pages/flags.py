@@ -161,7 +161,7 @@ def _refused(view: View) -> Table:
 PAGE = Page(
     title="Flags",
     path="flags.html",
-    order=54,
+    order=56,
     documents=_documents,
     about="Every mark on a run or a result, and why.",
 )

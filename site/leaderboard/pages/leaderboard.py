@@ -149,7 +149,8 @@ def _onward(
     context: Context, groups: tuple[Group, ...], base: Result | None
 ) -> Iterator[str | Link]:
     leaders = [p.result for g in groups for p in g.ranked[:2]]
-    compared = tuple(dict.fromkeys([*([base] if base else []), *leaders]))
+    first = [base] if base else []
+    compared = (*first, *(r for r in leaders if r not in first))
     if len(compared) > 1 and context.batch_policy == "one":
         yield Link("Compare the leaders", comparison(compared))
         yield " \N{MIDDLE DOT} "

@@ -253,7 +253,7 @@ def _failure_words(results: list[Result]) -> str:
 PAGE = Page(
     title="Machines",
     path="machines/index.html",
-    order=12,
+    order=10,
     documents=_documents,
     about="Environment, ceilings, noise and runs of each.",
 )

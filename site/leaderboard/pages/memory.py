@@ -133,7 +133,7 @@ def _error_cell(result: Result) -> Cell:
 PAGE = Page(
     title="Memory",
     path="memory.html",
-    order=8,
+    order=50,
     documents=_documents,
     about="Peak memory, measured and predicted, over sizes.",
 )

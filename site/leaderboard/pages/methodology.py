@@ -148,7 +148,7 @@ def _blocks() -> Iterator[Block]:
 PAGE = Page(
     title="Methodology",
     path="methodology.html",
-    order=50,
+    order=52,
     documents=_documents,
     about="What is timed, what is not, and what ties mean.",
 )

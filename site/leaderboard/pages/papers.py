@@ -16,7 +16,6 @@ from leaderboard.blocks import (
     Paragraph,
     Piece,
     Row,
-    Section,
     Table,
     VariantName,
 )
@@ -37,9 +36,9 @@ def _documents(view: View) -> Iterator[Document]:
         Paragraph(
             (
                 (
-                    f"{count_of(len(papers), 'paper')}, "
-                    f"{count_of(without, 'of which has', 'of which have')} no "
-                    "published code. What a variant does differently stands on its page. "
+                    f"{count_of(len(papers), 'paper')}, {_coded(without)} published code. "
+                    "Differs: in how many points a variant departs from its paper or its code, on "
+                    "purpose; its page says how. "
                 ),
                 Link("All as BibTeX", _BIB, download=True),
                 ".",
@@ -48,10 +47,6 @@ def _documents(view: View) -> Iterator[Document]:
         ),
         _table(papers),
     ]
-    compared = [v for v in view.variants.values() if v.deviations]
-    if compared:
-        blocks.append(Section("differences", "Where paper, code and variant differ",
-                              (_differences(compared),)))  # fmt: skip
     blocks += reported_numbers(view)
     yield Document(
         path="papers.html",
@@ -59,6 +54,10 @@ def _documents(view: View) -> Iterator[Document]:
         summary="Every paper behind the variants, with its code and what differs.",
         blocks=tuple(blocks),
     )
+
+
+def _coded(without: int) -> str:
+    return f"{without} of them without" if without else "all with"
 
 
 def _papers(view: View) -> Mapping[PaperEntry, list[VariantEntry]]:
@@ -84,6 +83,7 @@ def _table(papers: Mapping[PaperEntry, list[VariantEntry]]) -> Table:
                          paper.title),
                     Cell((paper.venue,)),
                     Cell(tuple(names)),
+                    Cell(tuple(_differences(variants)), sum(len(v.deviations) for v in variants)),
                     Cell((External("code", paper.code.split(" ")[0]),))
                     if paper.code
                     else Cell((MISSING,), tone="muted"),
@@ -98,6 +98,7 @@ def _table(papers: Mapping[PaperEntry, list[VariantEntry]]) -> Table:
             Head(title="Paper"),
             Head(title="Venue", secondary=True),
             Head(title="Variants"),
+            Head(title="Differs", number=True, secondary=True),
             Head(title="Code", sortable=False, secondary=True),
         ),
         rows=tuple(rows),
@@ -107,33 +108,18 @@ def _table(papers: Mapping[PaperEntry, list[VariantEntry]]) -> Table:
     )
 
 
+def _differences(variants: list[VariantEntry]) -> Iterator[str | Link]:
+    for number, variant in enumerate(variants):
+        if number:
+            yield ", "
+        words = str(len(variant.deviations))
+        yield Link(words, f"variants/{variant.name}.html#deviations")
+
+
 def _authors(paper: PaperEntry) -> str:
     if len(paper.authors) > _FEW_AUTHORS:
         return f"{paper.authors[0]} and {len(paper.authors) - 1} others"
     return listed(paper.authors)
-
-
-def _differences(variants: list[VariantEntry]) -> Table:
-    return Table(
-        id="differences-table",
-        caption="Differences on purpose",
-        heads=(
-            Head(title="Variant"),
-            Head(title="Stated", number=True, help="Differences that the variant's page lists."),
-        ),
-        rows=tuple(
-            Row(
-                (
-                    Cell((VariantName(v.name, v.title),), v.title),
-                    Cell((Link(str(len(v.deviations)), f"variants/{v.name}.html#deviations"),),
-                         len(v.deviations)),
-                )
-            )
-            for v in variants
-        ),
-        empty="",
-        show_caption=False,
-    )  # fmt: skip
 
 
 # BibTeX -------------------------------------------------------------------------------------------
@@ -188,7 +174,7 @@ def _braced(text: str) -> str:
 PAGE = Page(
     title="Papers",
     path="papers.html",
-    order=52,
+    order=54,
     documents=_documents,
     files=_files,
     about="Where each mechanism comes from, with code and BibTeX.",

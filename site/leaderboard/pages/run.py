@@ -40,11 +40,11 @@ def _documents(view: View) -> Iterator[Document]:
             title=f"Run of {day(run.created)}, plan {run.plan}",
             summary=f"Run {run.run_id} on {title}: conditions, cells and files.",
             context=title,
-            blocks=tuple(_blocks(entry, mine.get(run.run_id, []), run.run_id in current)),
+            blocks=tuple(_blocks(view, entry, mine.get(run.run_id, []), run.run_id in current)),
         )
 
 
-def _blocks(entry: RunEntry, results: list[Result], current: bool) -> Iterator[Block]:
+def _blocks(view: View, entry: RunEntry, results: list[Result], current: bool) -> Iterator[Block]:
     run = entry.run
     if results and not current:
         yield Notice(("Newer runs measured every case of this run again.",))
@@ -55,7 +55,7 @@ def _blocks(entry: RunEntry, results: list[Result], current: bool) -> Iterator[B
         Facts(tuple((n, (v,)) for n, v in sorted(run.environment.packages.items()))),
         Facts(tuple((n, (Code(str(v)),)) for n, v in sorted(run.environment.settings.items()))),
     ))  # fmt: skip
-    yield Section("cells", "Cells", (Paragraph((cells(entry),)), _variants(results)))
+    yield Section("cells", "Cells", (Paragraph((cells(entry),)), _variants(view, results)))
     yield Section("files", "Files, as recorded", (
         Paragraph((
             "The header lists the sha256 of the others; ", Code("attnbench check"),
@@ -120,7 +120,7 @@ def cells(entry: RunEntry) -> str:
     return f"{listed(words)}."
 
 
-def _variants(results: list[Result]) -> Table:
+def _variants(view: View, results: list[Result]) -> Table:
     documents: dict[str, dict[str, list[Result]]] = {}
     for result in results:
         at = documents.setdefault(result.variant, {})
@@ -134,7 +134,7 @@ def _variants(results: list[Result]) -> Table:
         rows.append(
             Row(
                 (
-                    Cell((VariantName(variant, variant),), variant),
+                    Cell((VariantName(variant, view.title(variant)),), variant),
                     Cell((whole(sum(r.ok for r in every)),), sum(r.ok for r in every)),
                     Cell((whole(sum(not r.ok for r in every)),), sum(not r.ok for r in every)),
                     Cell(tuple(links)),

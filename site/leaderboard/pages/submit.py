@@ -96,7 +96,7 @@ def _blocks() -> Iterator[Block]:
 PAGE = Page(
     title="Submit",
     path="submit.html",
-    order=55,
+    order=57,
     documents=_documents,
     about="How a result gets here, and how to challenge one.",
 )

@@ -81,13 +81,14 @@ _COMMIT = re.compile(
 
 def _documents(view: View) -> Iterator[Document]:
     yield _index(view)
+    badged = frozenset(file.path for file in badges.files(view))
     for entry in view.variants.values():
         yield Document(
             path=f"variants/{entry.name}.html",
             title=entry.title,
             summary=f"{entry.title}: formula, source, limits and measured results.",
             context="Variant",
-            blocks=tuple(_blocks(view, entry)),
+            blocks=tuple(_blocks(view, entry, badged)),
         )
     shown = (*view.results, *view.superseded)
     for name in sorted({r.variant for r in shown} - view.variants.keys()):
@@ -158,7 +159,7 @@ def _power(order: float) -> str:
     return "" if order == 1 else f"{order:g}".translate(digits)
 
 
-def _blocks(view: View, entry: VariantEntry) -> Iterator[Block]:
+def _blocks(view: View, entry: VariantEntry, badged: frozenset[str]) -> Iterator[Block]:
     exactness = view.exactness(entry.name)
     yield Paragraph((EXACTNESS_BADGES[exactness], " ", EXACTNESS_HELP[exactness]))
     yield formula(entry.formula)
@@ -181,7 +182,7 @@ def _blocks(view: View, entry: VariantEntry) -> Iterator[Block]:
         if entry.deviations
         else Paragraph(("None known.",)),
     ))  # fmt: skip
-    yield Section("results", "Results", tuple(_results(view, entry.name)))
+    yield Section("results", "Results", tuple(_results(view, entry.name, badged)))
 
 
 def _costs(view: View, entry: VariantEntry) -> Iterator[Block]:
@@ -299,7 +300,7 @@ def _options(entry: VariantEntry) -> Table:
     )
 
 
-def _results(view: View, name: str) -> Iterator[Block]:
+def _results(view: View, name: str, badged: frozenset[str]) -> Iterator[Block]:
     mine = [r for r in view.results if r.variant == name]
     if not mine:
         yield Paragraph(("No results yet.",))
@@ -309,11 +310,14 @@ def _results(view: View, name: str) -> Iterator[Block]:
         if not here:
             continue
         id_ = slug(hardware_id)
+        busy = "Other work kept this machine busy. " if any(r.busy for r in here) else ""
+        badge = badges.badge_path(name, hardware_id)
         blocks: list[Block] = [
             Paragraph(
                 (
-                    "Latency of one call; each cell leads to its samples and provenance. ",
+                    f"Latency of one call; each cell leads to its samples and provenance. {busy}",
                     Link("About this machine", f"machines/{id_}.html"),
+                    *((" \N{MIDDLE DOT} ", Link("Badge", badge)) if badge in badged else ()),
                 ),
                 "small",
             )
@@ -382,7 +386,7 @@ def _latency(result: Result | None) -> Cell:
     if number is None:
         return Cell((Link("not timed", result_address(result)),), tone="muted")
     link = Link(measure("s", number.value), result_address(result))
-    return Cell((link, *flags(result)), number.value)
+    return Cell((link, *flags(result, busy=False)), number.value)
 
 
 def _searches(here: list[Result]) -> Iterator[Block]:
@@ -424,7 +428,7 @@ def _gone(view: View, name: str) -> Document:
         context="Variant",
         blocks=(
             Paragraph(("This variant is no longer in the tree; its results are stale.",), "lead"),
-            Section("results", "Results", tuple(_results(view, name))),
+            Section("results", "Results", tuple(_results(view, name, frozenset()))),
         ),
     )
 
@@ -432,7 +436,7 @@ def _gone(view: View, name: str) -> Document:
 PAGE = Page(
     title="Variants",
     path="variants/index.html",
-    order=11,
+    order=9,
     documents=_documents,
     files=_files,
     about="Formula, cost, source, limits and results of each.",

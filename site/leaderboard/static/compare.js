@@ -105,7 +105,7 @@
     const drawing = {
       data: traces, ends: traces.map((trace, n) => ({ series: n, y: trace.y.at(-1), text: trace.name, colour: trace.line.color, last: true })), names: [],
       layout: {
-        height: 420, margin: { l: 68, r: 170, t: 10, b: 62 }, paper_bgcolor: "@surface", plot_bgcolor: "@surface",
+        height: 480, margin: { l: 68, r: 170, t: 10, b: 62 }, paper_bgcolor: "@surface", plot_bgcolor: "@surface",
         font: { family: "system-ui, sans-serif", size: 12, color: "@muted" }, showlegend: false, hovermode: "closest", dragmode: false,
         hoverlabel: { bgcolor: "@panel", bordercolor: "@strong-line", font: { size: 12, color: "@text" } },
         modebar: { bgcolor: "#00000000", color: "@muted", activecolor: "@text" }, annotations: [],
