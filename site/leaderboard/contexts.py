@@ -51,6 +51,15 @@ class Size:
         return f"{whole(self.tokens)} tokens, {self.height} \N{MULTIPLICATION SIGN} {self.width}"
 
     @property
+    def short(self) -> str:
+        """`512 px` for images, `1,024 tokens` for sequences."""
+        if self.resolution_px is not None:
+            return f"{self.resolution_px} px"
+        if self.height == 1:
+            return f"{whole(self.tokens)} tokens"
+        return f"{self.height} \N{MULTIPLICATION SIGN} {self.width}"
+
+    @property
     def slug(self) -> str:
         """Stable name for addresses."""
         base = f"{self.height}x{self.width}"

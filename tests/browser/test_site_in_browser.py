@@ -7,6 +7,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 from leaderboard.build import Site, build
@@ -90,6 +91,18 @@ def visit(
         context.close()
 
 
+def tour(
+    site: Site, browser: "playwright.Browser", paths: list[str], **how: Any
+) -> "Iterator[tuple[str, playwright.Page, list[str]]]":
+    """Open one page after the other in one tab; what a page did wrong is forgotten at the next."""
+    with visit(browser, (site.out / paths[0]).as_uri(), **how) as (page, faults):
+        for number, path in enumerate(paths):
+            if number:
+                faults.clear()
+                page.goto((site.out / path).as_uri())
+            yield path, page, faults
+
+
 def _note_request(url: str, faults: list[str], allowed: str) -> None:
     if not url.startswith((allowed, "data:", "blob:")):
         faults.append(f"request: {url}")
@@ -116,20 +129,19 @@ def axe_faults(page: "playwright.Page") -> list[str]:
 def test_pages_are_quiet_fit_and_have_no_serious_barrier(
     site: Site, browser: "playwright.Browser", width: int, dark: bool
 ) -> None:
-    for path in every_kind(site):
-        with visit(browser, (site.out / path).as_uri(), width=width, dark=dark) as (page, faults):
-            page.wait_for_load_state("load")
-            assert overflow(page) <= 0, path
-            if path in WITH_FIGURES:
-                drawing = page.locator(".drawing:visible").first
-                drawing.wait_for(timeout=20_000)
-                drawing.scroll_into_view_if_needed()
-                drawing.locator(".main-svg").first.wait_for(timeout=20_000)
-            page.evaluate("scrollTo(0, document.body.scrollHeight)")
-            # axe asks for style sheets, which the policy refuses: it comes last
-            assert faults == [], path
-            if not dark or path in CHECKED_IN_THE_DARK:
-                assert axe_faults(page) == [], path
+    for path, page, faults in tour(site, browser, every_kind(site), width=width, dark=dark):
+        page.wait_for_load_state("load")
+        assert overflow(page) <= 0, path
+        if path in WITH_FIGURES:
+            drawing = page.locator(".drawing:visible").first
+            drawing.wait_for(timeout=20_000)
+            drawing.scroll_into_view_if_needed()
+            drawing.locator(".main-svg").first.wait_for(timeout=20_000)
+        page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        # axe asks for style sheets, which the policy refuses: it comes last
+        assert faults == [], path
+        if not dark or path in CHECKED_IN_THE_DARK:
+            assert axe_faults(page) == [], path
 
 
 def test_the_check_sees_faults(browser: "playwright.Browser", tmp_path: Path) -> None:
@@ -147,14 +159,14 @@ def test_the_check_sees_faults(browser: "playwright.Browser", tmp_path: Path) ->
 
 
 def test_without_scripts_everything_is_there(site: Site, browser: "playwright.Browser") -> None:
-    for path in every_kind(site):
-        with visit(browser, (site.out / path).as_uri(), scripts=False) as (page, faults):
-            tables = page.locator("main table")
-            assert tables.count() or path in ("methodology.html", "submit.html"), path
-            folded = page.locator("main details:not([open]) table").count()
-            assert sum(t.is_visible() for t in tables.all()) >= tables.count() - folded, path
-            assert not page.locator(".facets:visible, .rowfilter:visible").count(), path
-            assert faults == [], path
+    for path, page, faults in tour(site, browser, every_kind(site), scripts=False):
+        tables = page.locator("main table")
+        assert tables.count() or path in ("methodology.html", "submit.html"), path
+        folded = page.locator("main details:not([open]) table").count()
+        seen = page.locator("main table:visible").count()
+        assert seen >= tables.count() - folded, path
+        assert not page.locator(".facets:visible, .rowfilter:visible").count(), path
+        assert faults == [], path
     address = (site.out / "flops.html").as_uri()
     with visit(browser, address, scripts=False) as (page, _):
         panels = page.locator(".panel")

@@ -55,7 +55,7 @@ def places(view: View) -> tuple[Place, ...]:
             results=results,
             choice=Choice(
                 path=ranking(context, size),
-                values=(*context_values(view, context), (size.slug, size.title)),
+                values=(*context_values(view, context), (size.slug, size.short)),
             ),
         )
         for context, sizes in ordered_contexts(view)
@@ -82,7 +82,7 @@ def _documents(view: View) -> Iterator[Document]:
         choices = Choices(
             (*CONTEXT_FACETS, "Size"),
             [p.choice for p in found],
-            last=[(s.slug, s.title) for s in sizes],
+            last=[(s.slug, s.short) for s in sizes],
         )
         first = usual(found)
         for place in found:
