@@ -49,6 +49,15 @@ DERIVED = (
         varies=True,
     ),
     Column(
+        name="intensity",
+        title="Arithmetic intensity",
+        unit="flop/byte",
+        better=None,
+        help="FLOPs of a call / the least bytes that it must move: inputs, outputs, parameters.",
+        derived=True,
+        varies=False,
+    ),
+    Column(
         name="efficiency",
         title="Roofline efficiency",
         unit="fraction",
@@ -108,10 +117,16 @@ def read_catalogue() -> Catalogue:
                 tokens=t.tokens,
                 recipe_sha256=t.recipe_sha256,
                 recipe=t.recipe_numbers,
+                description=inspect.cleandoc(_module_docstring(f"bench.tasks.{t.name}")),
+                source=f"bench/tasks/{t.name}.py",
             )
             for t in tasks
         ),
     )
+
+
+def _module_docstring(name: str) -> str:
+    return importlib.import_module(name).__doc__ or ""
 
 
 def _of_tasks_alone(metric: "Metric") -> bool:

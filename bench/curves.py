@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 from typing import Literal
 
@@ -110,3 +111,40 @@ def _roots(x: Sequence[float], y: Sequence[float]) -> list[float]:
             found.append(x[last] + (x[i] - x[last]) * y[last] / (y[last] - value))
         last = i
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitting:
+    """The most tokens whose memory stays within a budget, read off measured sizes."""
+
+    tokens: float
+    extrapolated: bool
+    """Beyond the largest measured size: the slope of the last two sizes was carried on."""
+
+
+def fitting(tokens: Sequence[int], needed: Sequence[float], budget: float) -> Fitting | None:
+    """Most tokens within `budget` by memory that grows with tokens, log-log between sizes.
+
+    Args:
+        tokens: measured sizes, in any order.
+        needed: bytes that one call needs at each.
+        budget: bytes.
+
+    Returns:
+        None below two sizes, or where even the smallest measured size needs more than the budget.
+    """
+    points = sorted((n, b) for n, b in zip(tokens, needed, strict=True) if b > 0)
+    if len(points) < LEAST_SIZES - 1 or points[0][1] > budget:
+        return None
+    for (n, b), (next_n, next_b) in pairwise(points):
+        if next_b > budget:
+            return Fitting(tokens=n * (next_n / n) ** _share(b, next_b, budget), extrapolated=False)
+    (n, b), (last_n, last_b) = points[-2:]
+    if last_b <= b:
+        return None
+    tokens_there = n * (last_n / n) ** _share(b, last_b, budget)
+    return Fitting(tokens=tokens_there, extrapolated=last_b < budget)
+
+
+def _share(low: float, high: float, wanted: float) -> float:
+    return math.log(wanted / low) / math.log(high / low)

@@ -8,11 +8,11 @@ machine is in `rows`; every earlier one is in `history`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas
 
-from bench.model import Environment, Ok, Run, Scalar
+from bench.model import Environment, Measured, Ok, Run, Scalar, VariantRecords, adapter
 from bench.report import AnalysisReport, read_reports
 
 if TYPE_CHECKING:
@@ -194,6 +194,10 @@ class TaskEntry:
     """Digest of network and recipe: results with another one are stale."""
     recipe: dict[str, Scalar | None]
     """Every number of network and recipe, by name."""
+    description: str = ""
+    """Docstring of the file that defines it."""
+    source: str | None = None
+    """Path of its file in the repository."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,6 +298,16 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What a run stored about one case beyond the rows: every sample."""
+
+    rounds: Mapping[str, tuple[tuple[float, ...], ...]]
+    """Metric -> samples of each round, in the metric's base unit."""
+    checked: str | None
+    """Shape of the comparison with float64, where that is smaller than the case's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaderboardTable:
     """Everything a page may show."""
 
@@ -355,6 +369,35 @@ def load_table(root: Path, catalogue: "Catalogue | None" = None) -> LeaderboardT
         ),
         root=root,
     )
+
+
+def recorded(root: Path, folder: str, variant: str) -> Mapping[str, Recorded]:
+    """Read what the accepted run in `folder` stored about the cases of `variant`, by case id.
+
+    Args:
+        root: the results folder of the table.
+        folder: of the run, see `RunEntry.folder`.
+        variant: names the file.
+
+    Raises:
+        OSError: the file is not there any more.
+    """
+    from bench import strict_json  # noqa: PLC0415 - beside the other readers
+    from bench.upgrades import upgraded  # noqa: PLC0415 - idem
+
+    document: Any = strict_json.parse((root / folder / f"{variant}.json").read_bytes())
+    file: VariantRecords = adapter(VariantRecords).validate_json(
+        strict_json.canonical(upgraded(document))
+    )
+    found: dict[str, Recorded] = {}
+    for record in file.records:
+        outcome = record.outcome
+        measured = outcome.measurements if isinstance(outcome, Ok) else ()
+        found[record.case.id] = Recorded(
+            rounds={m.metric: m.rounds for m in measured if isinstance(m, Measured)},
+            checked=outcome.checked if isinstance(outcome, Ok) else None,
+        )
+    return found
 
 
 def _machines(newest_first: tuple[RunEntry, ...]) -> tuple[MachineEntry, ...]:

@@ -275,14 +275,16 @@ def _derived(
     numbers.append(("flop_rate", over(work, latency)))
     moved = None
     if parameters is not None and variant is not None:
+        least = roofline.least_bytes(
+            workload,
+            batch=batch,
+            level=case.level,
+            parameters=parameters.value,
+            streams=variant.streams,
+        )
+        numbers.append(("intensity", exactly(work / least)))
         moved = roofline.from_memory(
-            roofline.least_bytes(
-                workload,
-                batch=batch,
-                level=case.level,
-                parameters=parameters.value,
-                streams=variant.streams,
-            ),
+            least,
             entry.run.environment.device,
             roofline.cache_bytes(entry.run.environment.settings),
         )
@@ -294,6 +296,13 @@ def _derived(
         numbers=(*numbers, ("efficiency", efficiency)),
         bound=floor.bound,
         implausible=roofline.implausible(efficiency.value),
+    )
+
+
+def exactly(value: float) -> Summary:
+    """Return a number that follows from exact ones."""
+    return Summary(
+        value=value, low=None, high=None, p10=value, p90=value, samples=1, medians=(value,)
     )
 
 

@@ -88,16 +88,32 @@ class Strip:
 
 
 @dataclass(frozen=True, slots=True)
-class Detail:
-    """A button that opens facts about one row."""
+class State:
+    """What became of one cell of a map: a letter, its word, and the way to its result."""
 
-    kind: ClassVar[str] = "detail"
-    id: str
-    title: str
-    facts: "tuple[tuple[str, Inline], ...]"
+    kind: ClassVar[str] = "state"
+    letter: str
+    word: str
+    tone: str
+    """`ok`, `absent`, or the kind of failure."""
+    path: str | None
 
 
-Piece = str | Link | External | Code | Strong | Muted | Badge | VariantName | Strip | Detail
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """The samples of one round on an axis that all rounds of a case share."""
+
+    kind: ClassVar[str] = "ticks"
+    variant: str
+    at: tuple[float, ...]
+    """Positions, 0..1 along the axis."""
+    middle: float
+    """Position of their median."""
+
+
+Piece = (
+    str | Link | External | Code | Strong | Muted | Badge | VariantName | Strip | State | Ticks
+)  # fmt: skip
 Inline = tuple[Piece, ...]
 
 
@@ -188,7 +204,9 @@ class Head:
     sortable: bool = True
     secondary: bool = False
     """Left out on phones; the row's details have it."""
-    shape: Literal["rank", "name", "number", "interval", "strip", "details", "free"] = "free"
+    shape: Literal[
+        "rank", "name", "number", "interval", "strip", "details", "state", "text", "free"
+    ] = "free"
     """Width of the column in tables that align with each other."""
 
 
@@ -199,7 +217,7 @@ class Cell:
     content: Inline
     order: str | float | None = None
     """What it sorts by; None: by its text, and for numbers: last."""
-    tone: Literal["plain", "failure", "muted", "best"] = "plain"
+    tone: Literal["plain", "failure", "muted", "best", "state"] = "plain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +245,8 @@ class Table:
     sortable: bool = True
     aligned: bool = False
     """Fixed column widths, so that tables under each other align."""
+    sticky: bool = False
+    """The first column stays in view while the others scroll."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +254,8 @@ class KeyEntry:
     """One line of a figure's key."""
 
     variant: str
+    name: str
+    """Stable name in addresses, unique within the figure."""
     text: str
     series: tuple[int, ...]
     """Numbers of the traces that it switches."""
@@ -304,6 +326,56 @@ class Chooser:
 
 
 @dataclass(frozen=True, slots=True)
+class Option:
+    """One value of a facet, and the document that has it."""
+
+    text: str
+    path: str
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """Choices that are documents of their own: links, so that each has an address."""
+
+    kind: ClassVar[str] = "facets"
+    rows: tuple[tuple[str, tuple[Option, ...]], ...]
+    """(label, options) for each facet with more than one value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A text filter over the rows of all tables of the document; needs scripts."""
+
+    kind: ClassVar[str] = "filter"
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Island:
+    """A part that a script fills; without it, what stands inside is complete by itself."""
+
+    kind: ClassVar[str] = "island"
+    id: str
+    scripts: tuple[str, ...]
+    """File names under static/, in the order in which they are loaded."""
+    data: Mapping[str, Any]
+    blocks: "tuple[Block, ...]"
+    draws: bool = False
+    """The script draws figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A dense table of short texts: rows of strings, the first names the row."""
+
+    kind: ClassVar[str] = "matrix"
+    caption: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Cards:
     """Links with a line each."""
 
@@ -322,7 +394,7 @@ class Disclosure:
 
 Block = (
     Paragraph | Bullets | Facts | CodeBlock | Formula | Notice | Table | Figure | Section
-    | Subsection | Chooser | Cards | Disclosure
+    | Subsection | Chooser | Cards | Disclosure | Facets | Filter | Island | Matrix
 )  # fmt: skip
 
 
@@ -341,3 +413,5 @@ class Document:
     blocks: tuple[Block, ...]
     context: str | None = None
     """Small line above the title: where one is."""
+    permanent: str | None = None
+    """Address that keeps showing the same, where this one shows what is current."""

@@ -16,6 +16,8 @@ from leaderboard.results import View, view
 
 _STATIC = Path(__file__).parent / "static"
 _MARKER = ".attnbench-site"
+_UNDER_MORE = 50
+"""From this order on a page stands under More."""
 
 
 class BuildError(RuntimeError):
@@ -58,40 +60,37 @@ def build(table: LeaderboardTable, out: Path) -> Site:
     """
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _is_site(out))):
         raise BuildError(f"{out}: not empty and not a built site; choose another folder")
-    contents = _contents(table)
     out.parent.mkdir(parents=True, exist_ok=True)
     # written beside and moved at the end, so that a failure leaves the old site as it was
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as made:
         fresh = Path(made) / "site"
-        for path, data in contents.items():
+        written: dict[str, Built] = {}
+        for path, data in _contents(table):
+            if path in written:
+                raise BuildError(f"{path}: written twice; two pages or two figures have one name")
             target = fresh / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
+            sha256 = hashlib.sha256(data).hexdigest()
+            written[path] = Built(path=path, sha256=sha256, size_bytes=len(data))
         if out.exists():
             shutil.rmtree(out)
         fresh.rename(out)
-    return Site(
-        out=out,
-        files=tuple(
-            Built(path=path, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
-            for path, data in sorted(contents.items())
-        ),
-    )
+    return Site(out=out, files=tuple(written[path] for path in sorted(written)))
 
 
 def _is_site(out: Path) -> bool:
     return (out / _MARKER).is_file()
 
 
-def _contents(table: LeaderboardTable) -> dict[str, bytes]:
+def _contents(table: LeaderboardTable) -> Iterator[tuple[str, bytes]]:
+    """Yield every file; one at a time, so that a large site does not have to fit into memory."""
     shown = view(table)
     found = pages()
-    contents: dict[str, bytes] = {_MARKER: b"built by attnbench site\n"}
-    for path, data in (*_static(), *_rendered(shown, found), *_raw(shown, found)):
-        if path in contents:
-            raise BuildError(f"{path}: written twice; two pages or two figures have one name")
-        contents[path] = data
-    return contents
+    yield _MARKER, b"built by attnbench site\n"
+    yield from _static()
+    yield from _rendered(shown, found)
+    yield from _raw(shown, found)
 
 
 def _static() -> Iterator[tuple[str, bytes]]:
@@ -104,20 +103,27 @@ def _static() -> Iterator[tuple[str, bytes]]:
 def _rendered(shown: View, found: tuple[Page, ...]) -> Iterator[tuple[str, bytes]]:
     around = Surroundings(
         marks=shown.marks,
-        navigation=tuple((page.title, page.path) for page in found if page.order),
+        navigation=tuple((p.title, p.path) for p in found if p.order and p.order < _UNDER_MORE),
+        more=tuple((p.title, p.path) for p in found if p.order and p.order >= _UNDER_MORE),
+        feed=bool(shown.runs),
         footer=_footer(shown),
         plotly=_script("plotly-cartesian"),
         datatables=_script("datatables"),
     )
-    # a figure may stand in two documents (a machine's and the default); its file is one
-    figures: dict[str, bytes] = {}
+    # a figure stands in two documents, its own and the current one; its file is one
+    figures: dict[str, str] = {}
     for page in found:
         for document in page.documents(shown):
             yield document.path, html(document, around).encode()
             for block in within(document.blocks):
-                if isinstance(block, Figure):
-                    figures[block.csv_path] = block.csv_text.encode()
-    yield from sorted(figures.items())
+                if not isinstance(block, Figure):
+                    continue
+                digest = hashlib.sha256(block.csv_text.encode()).hexdigest()
+                if block.csv_path not in figures:
+                    yield block.csv_path, block.csv_text.encode()
+                elif figures[block.csv_path] != digest:
+                    raise BuildError(f"{block.csv_path}: two figures of one name differ")
+                figures[block.csv_path] = digest
 
 
 def _raw(shown: View, found: Iterable[Page]) -> Iterator[tuple[str, bytes]]:

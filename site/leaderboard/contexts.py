@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from leaderboard.format import whole
-from leaderboard.results import Result
+from leaderboard.results import Result, View
 
 PASSES_WORDS = {"forward": "forward", "forward_backward": "forward and backward"}
 LEVEL_WORDS = {
@@ -21,6 +21,8 @@ POLICY_WORDS = {
 }
 _T = TypeVar("_T")
 
+_USUAL_PATCH_PX = 16
+"""Side of a patch that addresses leave out."""
 _POLICY_ORDER = ("one", "token_budget", "largest")
 _LEVEL_ORDER = ("layer", "core", "model")
 
@@ -49,9 +51,21 @@ class Size:
         return f"{whole(self.tokens)} tokens, {self.height} \N{MULTIPLICATION SIGN} {self.width}"
 
     @property
+    def short(self) -> str:
+        """`512 px` for images, `1,024 tokens` for sequences."""
+        if self.resolution_px is not None:
+            return f"{self.resolution_px} px"
+        if self.height == 1:
+            return f"{whole(self.tokens)} tokens"
+        return f"{self.height} \N{MULTIPLICATION SIGN} {self.width}"
+
+    @property
     def slug(self) -> str:
         """Stable name for addresses."""
-        base = f"{self.resolution_px}px" if self.resolution_px else f"{self.height}x{self.width}"
+        base = f"{self.height}x{self.width}"
+        if self.resolution_px is not None:
+            usual = self.height == self.width == self.resolution_px // _USUAL_PATCH_PX
+            base = f"{self.resolution_px}px" if usual else f"{self.resolution_px}px-{base}"
         return f"{base}-plus{self.extra_tokens}" if self.extra_tokens else base
 
     @property
@@ -153,3 +167,11 @@ def by_context(results: Iterable[Result]) -> Mapping[Context, Mapping[Size, tupl
         }
         for context in sorted(groups, key=lambda c: (c.hardware_id, c.order))
     }
+
+
+def ordered_contexts(view: View) -> tuple[tuple[Context, Mapping[Size, tuple[Result, ...]]], ...]:
+    """Return the timed results by context: best covered machine first, most asked for first."""
+    machines = {hardware_id: number for number, hardware_id in enumerate(view.machines)}
+    groups = by_context(view.results)
+    order = sorted(groups, key=lambda c: (machines[c.hardware_id], c.order))
+    return tuple((context, groups[context]) for context in order)

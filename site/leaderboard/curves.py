@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from leaderboard.addresses import execution
 from leaderboard.contexts import Size, size_of
 from leaderboard.figures import Point, Series
 from leaderboard.format import whole
-from leaderboard.results import OUTCOME_WORDS, Result, View
+from leaderboard.results import EXACTNESS_TITLES, OUTCOME_WORDS, Result, View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +61,18 @@ def _kind(size: Size) -> str:
     return "sequences" if size.height == 1 else "grids"
 
 
+MOST_SHOWN = 14
+"""Lines that a figure shows at first; more would hide each other."""
+_LEADERS = 3
+"""Of each kind of function, where there are too many lines to show all."""
+
+
 def series_of(view: View, family: Family, metric: str) -> tuple[Series, ...]:
-    """Return one series for each execution that has `metric` somewhere."""
+    """Return one series for each execution that has `metric` somewhere; few enough are shown."""
+    lines = family.lines()
+    shown = shown_at_first(view, family, metric)
     found: list[Series] = []
-    for results in family.lines():
+    for results in lines:
         points = tuple(_points(results, metric))
         if not points:
             continue
@@ -77,9 +86,36 @@ def series_of(view: View, family: Family, metric: str) -> tuple[Series, ...]:
                 main=first.backend == "reference" and not first.options,
                 points=points,
                 failed=failure_beyond(results, metric),
+                shown=len(lines) <= MOST_SHOWN or execution(first) in shown,
+                name=execution(first),
             )
         )
     return tuple(found)
+
+
+def shown_at_first(view: View, family: Family, metric: str) -> frozenset[str]:
+    """Return the baseline, and the leaders of each kind of function at the largest sizes."""
+    column = view.columns.get(metric)
+    sign = -1.0 if column is not None and column.better == "higher" else 1.0
+    chosen: set[str] = set()
+    for kind in EXACTNESS_TITLES:
+        found: dict[str, tuple[float, float]] = {}
+        for results in family.lines():
+            if view.exactness(results[0].variant) == kind:
+                able = [r for r in results if r.ranked and metric in r.numbers]
+                if able:
+                    last = able[-1]
+                    found[execution(last)] = (
+                        -(last.tokens or 0),
+                        sign * last.numbers[metric].value,
+                    )
+        chosen |= set(sorted(found, key=lambda name: (found[name], name))[:_LEADERS])
+    for results in family.lines():
+        if results[0].variant == "softmax" and not results[0].options:
+            chosen |= (
+                {execution(results[0])} if results[0].backend in ("reference", "sdpa") else set()
+            )
+    return frozenset(chosen)
 
 
 def failure_beyond(results: Sequence[Result], metric: str) -> str | None:

@@ -40,6 +40,8 @@ class Series:
     failed: str | None = None
     """What happens beyond the last point, e.g. `out of memory at 16,384`."""
     shown: bool = True
+    name: str = ""
+    """Stable name in addresses; empty: the variant's, where it has one series only."""
 
 
 def curves(
@@ -51,10 +53,23 @@ def curves(
     y: Axis,
     series: Sequence[Series],
     marks: Mapping[str, Mark],
+    ceiling: Sequence[Point] = (),
+    paired: bool = False,
 ) -> Figure | Paragraph:
     """Return a figure of lines with error bars; failures are crosses at the last measured point.
 
     Without any point there is nothing to draw: then the finding stands alone.
+
+    Args:
+        id_: unique within the site.
+        title: what is shown.
+        finding: what it says.
+        x: horizontal axis.
+        y: vertical axis.
+        series: the lines.
+        marks: looks of the variants.
+        ceiling: a line that nothing can pass.
+        paired: the lines share no x: their data are pairs.
     """
     if not any(one.points for one in series):
         return Paragraph((finding,))
@@ -63,12 +78,13 @@ def curves(
     crosses = [_cross(one, marks[one.variant]) for _, one in failures]
     numbers = {i: len(traces) + at for at, (i, _) in enumerate(failures)}
     everything = [p for one in series for p in one.points]
-    layout = _layout(x, y, everything, room_for_labels=True)
+    layout = _layout(x, y, [*everything, *ceiling], room_for_labels=True)
+    limit = [_ceiling(ceiling)] if ceiling else []
     drawing = {
-        "data": traces + crosses,
+        "data": traces + crosses + limit,
         "layout": layout,
         "ends": [
-            {"series": i, "y": one.points[-1].y, "text": plotly_text(one.label),
+            {"series": i, "y": drawn(one.points[-1].y), "text": plotly_text(one.label),
              "colour": f"@{marks[one.variant].colour_class}",
              "last": one.points[-1].x == max(p.x for p in everything)}
             for i, one in enumerate(series)
@@ -79,6 +95,7 @@ def curves(
     key = tuple(
         KeyEntry(
             one.variant,
+            one.name or one.variant,
             one.label + (f" ({one.failed})" if one.failed else ""),
             (i, numbers[i]) if i in numbers else (i,),
             one.shown,
@@ -91,7 +108,7 @@ def curves(
         finding=finding,
         drawing=drawing,
         key=key,
-        data=_matrix(f"{id_}-table", title, x, y, series),
+        data=(_pairs if paired else _matrix)(f"{id_}-table", title, x, y, series),
         csv_path=f"data/figures/{id_}.csv",
         csv_text=_points_csv(x, y, series),
     )
@@ -108,6 +125,7 @@ def scatter(
     marks: Mapping[str, Mark],
     frontier: Sequence[Point],
     floor: tuple[float, str] | None,
+    faded: Sequence[int] = (),
 ) -> Figure:
     """Return a figure of single points with a line through the best trade-offs.
 
@@ -121,8 +139,11 @@ def scatter(
         marks: looks of the variants.
         frontier: points that no other point beats in both, from left to right.
         floor: a level and its name, e.g. what guessing scores.
+        faded: numbers of the series that another beats in both; faint, never left out.
     """
     traces = [_line(one, x, y, marks[one.variant]) for one in series]
+    for number in faded:
+        traces[number]["opacity"] = 0.5
     everything = [p for one in series for p in one.points]
     layout = _layout(x, y, everything, room_for_labels=False, least_y=floor[0] if floor else None)
     layout["shapes"] = []
@@ -147,7 +168,10 @@ def scatter(
          "colour": f"@{marks[one.variant].colour_class}"}
         for i, one in enumerate(series)
     ]  # fmt: skip
-    key = tuple(KeyEntry(one.variant, one.label, (i,), one.shown) for i, one in enumerate(series))
+    key = tuple(
+        KeyEntry(one.variant, one.name or one.variant, one.label, (i,), one.shown)
+        for i, one in enumerate(series)
+    )
     return Figure(
         id=id_,
         title=title,
@@ -170,8 +194,8 @@ def _line(one: Series, x: Axis, y: Axis, mark: Mark) -> dict[str, Any]:
         "type": "scatter",
         "mode": "lines+markers" if len(one.points) > 1 else "markers",
         "name": plotly_text(one.label),
-        "x": [p.x for p in one.points],
-        "y": [p.y for p in one.points],
+        "x": [drawn(p.x) for p in one.points],
+        "y": [drawn(p.y) for p in one.points],
         "line": {"color": colour, "width": 1.75 if one.main else 1.25, "dash": mark.dash},
         "marker": {
             "color": colour if one.main else "@surface",
@@ -186,13 +210,22 @@ def _line(one: Series, x: Axis, y: Axis, mark: Mark) -> dict[str, Any]:
         trace["error_y"] = {
             "type": "data",
             "symmetric": False,
-            "array": [0 if p.high is None else max(0.0, p.high - p.y) for p in one.points],
-            "arrayminus": [0 if p.low is None else max(0.0, p.y - p.low) for p in one.points],
+            "array": [0 if p.high is None else _bar(p.high - p.y) for p in one.points],
+            "arrayminus": [0 if p.low is None else _bar(p.y - p.low) for p in one.points],
             "thickness": 1,
             "width": 2.5,
             "color": colour,
         }
     return trace
+
+
+def drawn(value: float) -> float:
+    """Return five digits: more cannot be seen, and would double a figure's weight."""
+    return float(f"{value:.5g}")
+
+
+def _bar(length: float) -> float:
+    return max(0.0, float(f"{length:.2g}"))
 
 
 def _cross(one: Series, mark: Mark) -> dict[str, Any]:
@@ -201,8 +234,8 @@ def _cross(one: Series, mark: Mark) -> dict[str, Any]:
         "type": "scatter",
         "mode": "markers",
         "name": plotly_text(one.label),
-        "x": [last.x],
-        "y": [last.y],
+        "x": [drawn(last.x)],
+        "y": [drawn(last.y)],
         "marker": {
             "symbol": "x-thin",
             "size": 15,
@@ -211,6 +244,17 @@ def _cross(one: Series, mark: Mark) -> dict[str, Any]:
         },
         "text": [plotly_text(one.failed or "")],
         "hovertemplate": "<b>%{fullData.name}</b><br>%{text}<extra></extra>",
+    }
+
+
+def _ceiling(points: Sequence[Point]) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "hoverinfo": "skip",
+        "x": [p.x for p in points],
+        "y": [p.y for p in points],
+        "line": {"color": "@text", "width": 1.5},
     }
 
 
@@ -293,7 +337,7 @@ def _pairs(id_: str, title: str, x: Axis, y: Axis, series: Sequence[Series]) -> 
         rows=tuple(
             Row(
                 (
-                    Cell((VariantName(one.variant, one.label),), one.label),
+                    Cell((one.label,), one.label),
                     Cell((measure(x.quantity, p.x),), p.x),
                     Cell((_with_interval(y, p),), p.y),
                 )

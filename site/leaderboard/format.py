@@ -7,7 +7,7 @@ from typing import Literal
 
 Quantity = Literal[
     "s", "byte", "flop", "mac", "count", "j", "w", "hz", "fraction", "relative",
-    "token/s", "flop/s", "byte/s", "op/s", "ratio",
+    "token/s", "image/s", "flop/s", "byte/s", "op/s", "ratio", "flop/byte", "number",
 ]  # fmt: skip
 
 MISSING = "\N{EN DASH}"
@@ -35,10 +35,13 @@ _STEPS: dict[Quantity, tuple[tuple[float, str], ...]] = {
     "fraction": ((1e-2, "%"),),
     "relative": ((1.0, ""),),
     "token/s": tuple((f, f"{p} tokens/s".strip()) for f, p in _DECIMAL_UP),
+    "image/s": ((1.0, "images/s"),),
     "flop/s": _prefixed("FLOP/s"),
     "byte/s": _prefixed("B/s"),
     "op/s": _prefixed("op/s"),
     "ratio": ((1.0, "\N{MULTIPLICATION SIGN}"),),
+    "flop/byte": ((1.0, "FLOPs/B"),),
+    "number": ((1.0, ""),),
 }
 
 
@@ -66,6 +69,14 @@ class Scale:
         """Return `value` (base units) with the unit."""
         joint = "" if self.quantity == "ratio" or not self.unit else "\N{NO-BREAK SPACE}"
         return f"{self.text(value)}{joint}{self.unit}"
+
+
+def known_quantity(unit: str | None) -> Quantity:
+    """Return the quantity of a metric's base unit; a unit of no known kind reads as a number."""
+    for quantity in _STEPS:
+        if quantity == unit:
+            return quantity
+    return "number"
 
 
 def scale_for(quantity: Quantity, values: Iterable[float]) -> Scale:

@@ -27,11 +27,14 @@ class Page:
     """Text of its link in the head of every page."""
     path: str
     """The document that the link opens, from the root of the site."""
-    order: int
-    """Place in the head, left to right; 0 is the home page, which the site's name links to."""
+    order: int | None
+    """Place in the head, left to right; 0 is the home page, which the site's name links to, from
+    50 on a page stands under More; None: other pages lead to its documents."""
     documents: Callable[[View], Iterable[Document]]
     files: Callable[[View], Iterable[RawFile]] | None = None
     """Downloads beside the documents."""
+    about: str | None = None
+    """One line about it on the home page; None: the home page does not list it."""
 
 
 def pages() -> tuple[Page, ...]:
@@ -48,4 +51,4 @@ def pages() -> tuple[Page, ...]:
         if not isinstance(page, Page):
             raise TypeError(f"pages/{name}.py: PAGE is {page!r}, must be a leaderboard.page.Page")
         found.append(page)
-    return tuple(sorted(found, key=lambda page: (page.order, page.title)))
+    return tuple(sorted(found, key=lambda p: (p.order is None, p.order or 0, p.title)))

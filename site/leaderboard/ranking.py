@@ -1,11 +1,12 @@
 """Rankings within one context, one size and one kind of function; never across them."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.derived import ranks
-from leaderboard.results import EXACTNESS_TITLES, Exactness, Number, Result, View
+from bench.derived import Standing, apart, ranks
+from leaderboard.results import EXACTNESS_TITLES, Exactness, Result, View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +39,12 @@ def noise_floor(results: Iterable[Result]) -> float | None:
     return max(floors, default=None)
 
 
-def number(result: Result, metric: str) -> Number | None:
-    """Return one metric of a result."""
-    return result.numbers.get(metric)
+def ranks_by(policy: str) -> tuple[str, Literal["lower", "higher"]]:
+    """Return what ranks under a batch policy, and its direction.
+
+    Where the batch is not 1 it may differ between rows: then tokens per second rank.
+    """
+    return ("latency", "lower") if policy == "one" else ("throughput", "higher")
 
 
 def grouped(
@@ -60,6 +64,7 @@ def grouped(
     for exactness in EXACTNESS_TITLES:
         members = [r for r in results if view.exactness(r.variant) == exactness]
         able = [r for r in members if r.ranked and metric in r.numbers]
+        unable = [r for r in members if not (r.ranked and metric in r.numbers)]
         found = ranks(
             [r.numbers[metric].standing for r in able],
             better=better,
@@ -71,14 +76,20 @@ def grouped(
             zip(able, found, strict=True),
             key=lambda pair: (pair[1], sign * pair[0].numbers[metric].value, pair[0].case_id),
         )
-        placed = [Placed(result=r, rank=n, tied=found.count(n) > 1) for r, n in order]
-        rest = sorted(
-            (r for r in members if r not in able), key=lambda r: (not r.ok, r.variant, r.case_id)
-        )
+        shared = Counter(found)
+        placed = [Placed(result=r, rank=n, tied=shared[n] > 1) for r, n in order]
+        rest = sorted(unable, key=lambda r: (not r.ok, r.variant, r.case_id))
         placed += [Placed(result=r, rank=None, tied=False) for r in rest]
         if placed:
             groups.append(Group(exactness=exactness, placed=tuple(placed)))
     return tuple(groups)
+
+
+def verdict(mine: Standing, base: Standing, floor: float | None) -> str:
+    """Return `faster`, `slower` or `undecided`: the rule by which rows share ranks."""
+    if not apart(mine, base, noise_floor=floor, varies=True):
+        return "undecided"
+    return "faster" if mine.value < base.value else "slower"
 
 
 def baseline(results: Iterable[Result], metric: str) -> Result | None:

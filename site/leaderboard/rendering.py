@@ -9,7 +9,18 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from leaderboard.blocks import Block, Chooser, Disclosure, Document, Section, Subsection, Table
+from leaderboard.blocks import (
+    Block,
+    Chooser,
+    Disclosure,
+    Document,
+    Filter,
+    Island,
+    Section,
+    Subsection,
+    Table,
+    Ticks,
+)
 from leaderboard.blocks import Figure as FigureBlock
 from leaderboard.marks import COLOURS, DASHES, Mark
 
@@ -48,7 +59,11 @@ class Surroundings:
 
     marks: Mapping[str, Mark]
     navigation: tuple[tuple[str, str], ...]
-    """(title, path)."""
+    """(title, path) of the pages in the head."""
+    more: tuple[tuple[str, str], ...]
+    """(title, path) of the pages under More."""
+    feed: bool
+    """There is an Atom feed."""
     footer: str
     plotly: str
     """File name of the figure library."""
@@ -73,6 +88,11 @@ def sort_key(value: str | float) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+def tick_path(ticks: Ticks) -> str:
+    """Return the path of all samples of a round, as short upright lines."""
+    return "".join(f"M{4 + 232 * at:.1f} 5v8" for at in ticks.at)
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -83,6 +103,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters["sort_key"] = sort_key
+    environment.filters["tick_path"] = tick_path
     environment.policies["json.dumps_kwargs"] = {
         "sort_keys": True, "separators": (",", ":"), "allow_nan": False, "ensure_ascii": False,
     }  # fmt: skip
@@ -91,7 +112,15 @@ def _environment() -> Environment:
 
 def html(document: Document, around: Surroundings) -> str:
     """Return the text of one document."""
-    blocks = tuple(within(document.blocks))
+    blocks = within(document.blocks)
+    islands = [b for b in blocks if isinstance(b, Island)]
+    figures = any(isinstance(b, FigureBlock) for b in blocks)
+    draws = figures or any(island.draws for island in islands)
+    tables = figures or any(
+        (isinstance(b, Table) and b.sortable and bool(b.rows)) or isinstance(b, Filter)
+        for b in blocks
+    )
+    choosers = any(isinstance(b, Chooser) for b in blocks)
     return (
         _environment()
         .get_template("document.html")
@@ -100,18 +129,18 @@ def html(document: Document, around: Surroundings) -> str:
             web_address=web_address,
             root="../" * document.path.count("/"),
             content_security_policy=CONTENT_SECURITY_POLICY,
-            navigation=tuple(
-                NavigationEntry(title=title, path=path, current=_is_at(document.path, path))
-                for title, path in around.navigation
-            ),
+            navigation=_entries(document.path, around.navigation),
+            more=_entries(document.path, around.more),
+            has_feed=around.feed,
             footer=around.footer,
             marks=around.marks,
             symbols=tuple(_Symbol(name=n, path=p) for n, p in sorted(_SYMBOL_PATHS.items())),
             vendor={"tables": around.datatables, "figures": around.plotly},
-            has_tables=any(isinstance(b, Table) and b.sortable and b.rows for b in blocks)
-            or any(isinstance(b, FigureBlock) for b in blocks),
-            has_choosers=any(isinstance(b, Chooser) for b in blocks),
-            has_figures=any(isinstance(b, FigureBlock) for b in blocks),
+            has_state=tables or choosers or draws or bool(islands),
+            has_tables=tables,
+            has_choosers=choosers,
+            has_figures=draws,
+            scripts=tuple(dict.fromkeys(s for island in islands for s in island.scripts)),
         )
     )
 
@@ -134,8 +163,14 @@ def json_text(value: object) -> str:
     return json.dumps(value, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
+def _entries(path: str, links: tuple[tuple[str, str], ...]) -> tuple[NavigationEntry, ...]:
+    return tuple(
+        NavigationEntry(title=title, path=to, current=_is_at(path, to)) for title, to in links
+    )
+
+
 def _is_at(path: str, entry: str) -> bool:
-    return path == entry or ("/" in entry and path.split("/")[0] == entry.split("/")[0])
+    return path == entry or path.split("/")[0] == entry.removesuffix(".html").split("/")[0]
 
 
 def within(blocks: tuple[Block, ...]) -> list[Block]:
@@ -143,7 +178,7 @@ def within(blocks: tuple[Block, ...]) -> list[Block]:
     found: list[Block] = []
     for block in blocks:
         found.append(block)
-        if isinstance(block, Section | Subsection | Disclosure):
+        if isinstance(block, Section | Subsection | Disclosure | Island):
             found += within(block.blocks)
         elif isinstance(block, Chooser):
             for panel in block.panels:

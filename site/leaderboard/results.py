@@ -1,13 +1,21 @@
 """The table's rows gathered into results: one case on one machine, with all its numbers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pandas
 
 from bench.derived import Standing
-from bench.table import Column, LeaderboardTable, MachineEntry, RunEntry, TaskEntry, VariantEntry
+from bench.table import (
+    ROW_TYPES,
+    Column,
+    LeaderboardTable,
+    MachineEntry,
+    RunEntry,
+    TaskEntry,
+    VariantEntry,
+)
 from leaderboard.marks import Mark, marks
 
 Exactness = Literal["exact", "approximate", "own"]
@@ -142,6 +150,8 @@ class View:
     columns: Mapping[str, Column]
     marks: Mapping[str, Mark]
     """Looks of every variant of the tree and of the results."""
+    superseded: tuple[Result, ...]
+    """Results that a newer run of the same case on the same machine replaced."""
 
     def exactness(self, variant: str) -> Exactness:
         """Which function a variant computes, as seen from softmax attention."""
@@ -173,6 +183,10 @@ class View:
 def view(table: LeaderboardTable) -> View:
     """Gather the rows of `table`; one pass."""
     results = gathered(table.rows)
+    superseded = gathered(table.history)
+    first: dict[str, str] = {}
+    for result in (*results, *superseded):
+        first[result.variant] = min(first.get(result.variant, result.created), result.created)
     measured: dict[str, int] = {m.hardware_id: 0 for m in table.machines}
     for result in results:
         measured[result.hardware_id] = measured.get(result.hardware_id, 0) + result.ok
@@ -185,60 +199,69 @@ def view(table: LeaderboardTable) -> View:
         runs={r.run.run_id: r for r in table.runs},
         tasks={t.name: t for t in table.tasks},
         columns={c.name: c for c in table.columns},
-        marks=marks({*(v.name for v in table.variants), *(r.variant for r in results)}),
+        marks=marks(
+            {v.name for v in table.variants}, sorted(first, key=lambda name: (first[name], name))
+        ),
+        superseded=superseded,
     )
 
 
 def gathered(rows: pandas.DataFrame) -> tuple[Result, ...]:
     """Return one result for each (machine, run, case) of `rows`, sorted."""
-    cases: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row in rows.to_dict("records"):
-        plain = {str(name): _present(value) for name, value in row.items()}
-        key = (plain["hardware_id"], plain["run_id"], plain["case_id"])
-        cases.setdefault(key, []).append(plain)
-    found = (_result(group) for _, group in sorted(cases.items()))
+    columns = {name: plain_column(rows[name]) for name in ROW_TYPES}
+    cases: dict[tuple[str, str, str], list[int]] = {}
+    keys = zip(columns["hardware_id"], columns["run_id"], columns["case_id"], strict=True)
+    for at, key in enumerate(keys):
+        cases.setdefault(key, []).append(at)
+    found = (_result(columns, cases[key]) for key in sorted(cases))
     return tuple(
         sorted(found, key=lambda r: (r.hardware_id, r.variant, r.backend, r.options, r.case_id))
     )
 
 
-def _present(value: Any) -> Any:
-    return None if not isinstance(value, str | list) and pandas.isna(value) else value
+def plain_column(series: "pandas.Series[Any]") -> list[Any]:
+    """Return a column as plain Python values; missing is None."""
+    values = series.astype(object).to_numpy(copy=True)
+    values[series.isna().to_numpy()] = None
+    return values.tolist()
 
 
-def _result(group: Iterable[dict[str, Any]]) -> Result:
-    rows = list(group)
-    first = rows[0]
+_OF_RESULTS = tuple(
+    name
+    for name in ROW_TYPES
+    if name in Result.__dataclass_fields__ and name not in ("options", "reason", "stale", "busy")
+)
+
+
+def _result(columns: Mapping[str, list[Any]], places: list[int]) -> Result:
+    first = places[0]
     numbers: dict[str, Number] = {}
     unavailable: dict[str, str] = {}
-    for row in rows:
-        if row["metric"] is None:
+    for at in places:
+        metric = columns["metric"][at]
+        if metric is None:
             continue
-        if row["value"] is None:
-            unavailable[row["metric"]] = row["reason"] or "not measured"
+        if columns["value"][at] is None:
+            unavailable[metric] = columns["reason"][at] or "not measured"
             continue
-        numbers[row["metric"]] = Number(
-            value=float(row["value"]),
-            low=row["low"],
-            high=row["high"],
-            p10=row["p10"],
-            p90=row["p90"],
-            samples=int(row["samples"]),
-            rounds=int(row["rounds"]),
-            bound=row["bound"],
-            implausible=bool(row["implausible"]),
+        numbers[metric] = Number(
+            value=float(columns["value"][at]),
+            low=columns["low"][at],
+            high=columns["high"][at],
+            p10=columns["p10"][at],
+            p90=columns["p90"][at],
+            samples=int(columns["samples"][at]),
+            rounds=int(columns["rounds"][at]),
+            bound=columns["bound"][at],
+            implausible=bool(columns["implausible"][at]),
         )
-    fields = {
-        name: first[name]
-        for name in Result.__dataclass_fields__
-        if name not in ("numbers", "unavailable", "options", "reason", "stale", "busy")
-    }
+    outcome = columns["outcome"][first]
     return Result(
-        **fields,
-        options=first["options"] or "",
-        reason=first["reason"] if first["outcome"] != "ok" else None,
-        stale=bool(first["stale"]),
-        busy=bool(first["busy"]),
+        **{name: columns[name][first] for name in _OF_RESULTS},
+        options=columns["options"][first] or "",
+        reason=columns["reason"][first] if outcome != "ok" else None,
+        stale=bool(columns["stale"][first]),
+        busy=bool(columns["busy"][first]),
         numbers=dict(sorted(numbers.items())),
         unavailable=dict(sorted(unavailable.items())),
     )

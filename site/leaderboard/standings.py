@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from math import log
 from typing import Literal
 
+from leaderboard.addresses import result_address
 from leaderboard.blocks import (
     Badge,
     Cell,
     Head,
     Inline,
+    Link,
     Muted,
     Piece,
     Row,
@@ -25,7 +27,7 @@ from leaderboard.format import (
     scale_for,
     whole,
 )
-from leaderboard.provenance import case_slug, detail, failure_words, flags
+from leaderboard.provenance import failure_words, flags
 from leaderboard.ranking import Group, Placed
 from leaderboard.results import EXACTNESS_TITLES, Exactness, Number, Result, View
 
@@ -89,7 +91,7 @@ def group_table(
         chosen: what ranks, and the scales.
         id_: unique within the page.
         baseline: what ratios are taken to; None: no such column values.
-        full: every column and the details; False: the short form of the home page.
+        full: every column; False: the short form of the home page.
     """
     show_batch = chosen.metric != "latency"
     heads = [
@@ -109,10 +111,9 @@ def group_table(
                  help="Least time this machine needs for the work, over the time taken."),
             Head(title="Cold", unit=chosen.cold.unit, number=True, secondary=True, shape="number",
                  help="Latency with freshly allocated pages; CPU only."),
-            Head(title="Details", sortable=False, shape="details"),
         ]  # fmt: skip
     rows = tuple(
-        _row(view, placed, chosen, id_=id_, baseline=baseline, full=full, show_batch=show_batch)
+        _row(view, placed, chosen, baseline=baseline, full=full, show_batch=show_batch)
         for placed in group.placed
     )
     return Table(
@@ -132,7 +133,8 @@ def _main_heads(chosen: Quantities, *, show_batch: bool) -> list[Head]:
     latency = chosen.metric == "latency"
     heads = [
         Head(title="Latency" if latency else "Throughput", unit=chosen.main.unit, number=True,
-             help="Median of the round medians.", shape="number"),
+             shape="number",
+             help="Median of the round medians; each leads to its samples and provenance."),
         Head(title="95 % interval", unit=chosen.main.unit, number=True, secondary=True,
              sortable=False, help="Of the round medians.", shape="interval"),
         Head(title="On one axis", secondary=True, sortable=False, shape="strip",
@@ -154,7 +156,6 @@ def _row(
     placed: Placed,
     chosen: Quantities,
     *,
-    id_: str,
     baseline: Result | None,
     full: bool,
     show_batch: bool,
@@ -171,7 +172,7 @@ def _row(
         cells += [_failure_cell(result), _nothing(), _nothing(), _nothing()]
     else:
         cells += [
-            Cell((chosen.main.text(number.value),), number.value,
+            Cell((Link(chosen.main.text(number.value), result_address(result)),), number.value,
                  tone="best" if placed.rank == 1 else "plain"),
             Cell((Muted(interval_text(chosen.main, number)),), number.low),
             Cell((_strip(result, number, chosen),)),
@@ -183,7 +184,6 @@ def _row(
             _value(result, "flops", chosen.flops),
             _value(result, "efficiency", scale_for("fraction", (1.0,))),
             _value(result, "latency_cold", chosen.cold),
-            Cell((detail(view, result, id_=f"{id_}-{case_slug(result)}"),)),
         ]
     tone: Literal["plain", "baseline", "failed", "stale"] = "plain"
     if not result.ok:
@@ -218,7 +218,7 @@ def _rank_cell(placed: Placed) -> Cell:
 def _failure_cell(result: Result) -> Cell:
     if result.ok:
         return Cell(("not measured",), tone="muted")
-    return Cell((failure_words(result),), tone="failure")
+    return Cell((Link(failure_words(result), result_address(result)),), tone="failure")
 
 
 def _nothing() -> Cell:

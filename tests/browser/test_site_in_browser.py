@@ -3,7 +3,11 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 from leaderboard.build import Site, build
@@ -17,10 +21,17 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 AXE = Path(__file__).parent / "vendor" / "axe-4.14.1.min.js"
 PAGES = (
     "index.html", "leaderboard.html", "leaderboard/sample-gpu-cpu.html", "scaling.html",
-    "memory.html", "flops.html", "accuracy.html", "methodology.html", "data.html",
+    "crossovers.html", "tradeoff.html", "failures.html", "roofline.html", "compare.html",
+    "memory.html", "flops.html", "accuracy.html", "tasks/digits.html", "methodology.html",
+    "data.html", "papers.html", "history.html", "flags.html", "submit.html",
     "variants/index.html", "variants/soft.html", "machines/index.html", "machines/sample-cpu.html",
 )  # fmt: skip
-WITH_FIGURES = ("scaling.html", "memory.html", "flops.html", "accuracy.html")
+"""One of each kind; results and runs are added by `every_kind`, their addresses hold a digest."""
+WITH_FIGURES = ("scaling.html", "memory.html", "flops.html", "tradeoff.html", "roofline.html",
+                "compare.html")  # fmt: skip
+CHECKED_IN_THE_DARK = ("index.html", "leaderboard.html", "failures.html", "compare.html",
+                       "tradeoff.html", "variants/soft.html")  # fmt: skip
+CONTEXT = "float32-forward-layer-one-h3d64"
 
 pytestmark = [
     pytest.mark.browser,
@@ -42,10 +53,21 @@ def browser() -> "Iterator[playwright.Browser]":
         opened.close()
 
 
+def every_kind(site: Site) -> list[str]:
+    """One page of each kind that the site has."""
+    paths = [f.path for f in site.files if f.path.endswith(".html")]
+    return [
+        *PAGES,
+        next(p for p in paths if p.startswith("runs/")),
+        next(p for p in paths if p.startswith("results/") and "sdpa~float32" in p),
+        next(p for p in paths if p.startswith("results/") and "task-digits" in p),
+    ]
+
+
 @contextmanager
 def visit(
     browser: "playwright.Browser", address: str, *, width: int = 1280, dark: bool = False,
-    scripts: bool = True,
+    scripts: bool = True, allowed: str = "file://",
 ) -> "Iterator[tuple[playwright.Page, list[str]]]":  # fmt: skip
     """Open a page and collect everything that should not happen while it is open."""
     context = browser.new_context(
@@ -56,7 +78,7 @@ def visit(
     faults: list[str] = []
     page.on("console", lambda message: faults.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: faults.append(f"error: {error}"))
-    page.on("request", lambda request: _note_request(request.url, faults))
+    page.on("request", lambda request: _note_request(request.url, faults, allowed))
     if scripts:
         page.add_init_script(
             "addEventListener('securitypolicyviolation', e => "
@@ -69,8 +91,20 @@ def visit(
         context.close()
 
 
-def _note_request(url: str, faults: list[str]) -> None:
-    if not url.startswith(("file://", "data:", "blob:")):
+def tour(
+    site: Site, browser: "playwright.Browser", paths: list[str], **how: Any
+) -> "Iterator[tuple[str, playwright.Page, list[str]]]":
+    """Open one page after the other in one tab; what a page did wrong is forgotten at the next."""
+    with visit(browser, (site.out / paths[0]).as_uri(), **how) as (page, faults):
+        for number, path in enumerate(paths):
+            if number:
+                faults.clear()
+                page.goto((site.out / path).as_uri())
+            yield path, page, faults
+
+
+def _note_request(url: str, faults: list[str], allowed: str) -> None:
+    if not url.startswith((allowed, "data:", "blob:")):
         faults.append(f"request: {url}")
 
 
@@ -78,18 +112,36 @@ def overflow(page: "playwright.Page") -> int:
     return page.evaluate("document.documentElement.scrollWidth - innerWidth")
 
 
+def axe_faults(page: "playwright.Page") -> list[str]:
+    """Serious and critical findings of axe-core, run past the page's policy."""
+    page.evaluate(AXE.read_text("utf-8"))
+    found = page.evaluate(
+        "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'best-practice']})"
+    )
+    return [
+        f"{v['id']}: {v['nodes'][0]['target']} {v['nodes'][0]['failureSummary']}"
+        for v in found["violations"]
+        if v["impact"] in ("serious", "critical")
+    ]
+
+
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (360, True)])
-def test_pages_are_quiet_and_fit(
+def test_pages_are_quiet_fit_and_have_no_serious_barrier(
     site: Site, browser: "playwright.Browser", width: int, dark: bool
 ) -> None:
-    for path in PAGES:
-        with visit(browser, (site.out / path).as_uri(), width=width, dark=dark) as (page, faults):
-            page.wait_for_load_state("load")
-            assert overflow(page) <= 0, path
-            page.evaluate("scrollTo(0, document.body.scrollHeight)")
-            if path in WITH_FIGURES:
-                page.locator(".drawing:visible .main-svg").first.wait_for(timeout=20_000)
-            assert faults == [], path
+    for path, page, faults in tour(site, browser, every_kind(site), width=width, dark=dark):
+        page.wait_for_load_state("load")
+        assert overflow(page) <= 0, path
+        if path in WITH_FIGURES:
+            drawing = page.locator(".drawing:visible").first
+            drawing.wait_for(timeout=20_000)
+            drawing.scroll_into_view_if_needed()
+            drawing.locator(".main-svg").first.wait_for(timeout=20_000)
+        page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        # axe asks for style sheets, which the policy refuses: it comes last
+        assert faults == [], path
+        if not dark or path in CHECKED_IN_THE_DARK:
+            assert axe_faults(page) == [], path
 
 
 def test_the_check_sees_faults(browser: "playwright.Browser", tmp_path: Path) -> None:
@@ -107,13 +159,19 @@ def test_the_check_sees_faults(browser: "playwright.Browser", tmp_path: Path) ->
 
 
 def test_without_scripts_everything_is_there(site: Site, browser: "playwright.Browser") -> None:
-    address = (site.out / "leaderboard.html").as_uri()
-    with visit(browser, address, scripts=False) as (page, faults):
+    for path, page, faults in tour(site, browser, every_kind(site), scripts=False):
+        tables = page.locator("main table")
+        assert tables.count() or path in ("methodology.html", "submit.html"), path
+        folded = page.locator("main details:not([open]) table").count()
+        seen = page.locator("main table:visible").count()
+        assert seen >= tables.count() - folded, path
+        assert not page.locator(".facets:visible, .rowfilter:visible").count(), path
+        assert faults == [], path
+    address = (site.out / "flops.html").as_uri()
+    with visit(browser, address, scripts=False) as (page, _):
         panels = page.locator(".panel")
-        assert panels.count() > 15
+        assert panels.count() > 5
         assert all(panel.is_visible() for panel in panels.all())
-        assert not page.locator(".facets").is_visible()
-        assert faults == []
     with visit(browser, address) as (page, _):
         shown = [panel for panel in page.locator(".panel").all() if panel.is_visible()]
         assert len(shown) == 1
@@ -153,31 +211,49 @@ def test_plotly_waits_until_a_figure_is_near(site: Site, browser: "playwright.Br
 
 
 def test_tables_sort_by_keyboard(site: Site, browser: "playwright.Browser") -> None:
-    with visit(browser, (site.out / "variants" / "softmax.html").as_uri()) as (page, faults):
-        table = page.locator("#timed-sample-cpu")
+    with visit(browser, (site.out / "memory.html").as_uri()) as (page, faults):
+        table = page.locator("#memory-table")
         table.scroll_into_view_if_needed()
-        head = table.locator("thead th", has_text="Latency")
+        head = table.locator("thead th", has_text="Predicted / measured")
         button = head.locator(".dt-column-order")
         button.wait_for(state="attached")
         button.focus()
         page.keyboard.press("Enter")
         assert head.get_attribute("aria-sort") == "ascending"
         assert sorted_up(column(page))
-        assert column(page)[-1] == ""
         page.keyboard.press("Enter")
         assert head.get_attribute("aria-sort") == "descending"
         down = column(page)
         assert sorted_up([v for v in reversed(down) if v])
-        assert down[-1] == ""
         assert not sorted_up(down)
+        assert "sort=memory-table.predicted-measured.desc" in page.url
+        assert faults == []
+        address = page.url
+    with visit(browser, address) as (page, faults):
+        page.locator("#memory-table thead th[aria-sort]").wait_for(state="attached")
+        assert column(page) == down
         assert faults == []
 
 
+def test_missing_values_sort_last_both_ways(site: Site, browser: "playwright.Browser") -> None:
+    path = site.out / "leaderboard" / "sample-cpu" / CONTEXT / "2048px.html"
+    with visit(browser, f"{path.as_uri()}?v=1&sort=exact.latency.asc") as (page, _):
+        keys = (
+            "[...document.querySelectorAll('#exact tbody tr')]"
+            ".map(r => r.cells[2].dataset.order || '')"
+        )
+        up = page.evaluate(keys)
+        assert up[-1] == ""
+        assert up[0] != ""
+    with visit(browser, f"{path.as_uri()}?v=1&sort=exact.latency.desc") as (page, _):
+        assert page.evaluate(keys)[-1] == ""
+
+
 def column(page: "playwright.Page") -> list[str]:
-    """Sort keys of the latency column, top to bottom."""
+    """Sort keys of the last column, top to bottom."""
     return page.evaluate(
-        "[...document.querySelectorAll('#timed-sample-cpu tbody tr')]"
-        ".map(row => row.cells[3].dataset.order || '')"
+        "[...document.querySelectorAll('#memory-table tbody tr')]"
+        ".map(row => [...row.cells].at(-1).dataset.order || '')"
     )
 
 
@@ -189,30 +265,218 @@ def sorted_up(values: list[str]) -> bool:
 def test_a_choice_is_made_by_keyboard_and_has_an_address(
     site: Site, browser: "playwright.Browser"
 ) -> None:
-    with visit(browser, (site.out / "leaderboard.html").as_uri()) as (page, faults):
-        passes = page.locator(".facets select").first
-        passes.select_option("forward_backward")
-        assert page.locator(".panel:visible h2").inner_text().endswith("forward and backward")
+    with visit(browser, (site.out / "flops.html").as_uri()) as (page, faults):
+        page.locator(".facets select").first.select_option("1024px")
+        assert page.locator(".panel:visible h2").inner_text().startswith("1024 px")
         address = page.url
-        assert "#float32-forward-backward" in address
-        page.locator("input[type=search]").fill("inline")
-        rows = page.locator(".panel:visible tbody tr:visible th").all_inner_texts()
-        assert [r for r in rows if r] == ["Inline"]
+        assert address.endswith("#1024px")
         assert faults == []
     with visit(browser, address) as (page, _):
-        assert page.locator(".panel:visible h2").inner_text().endswith("forward and backward")
+        assert page.locator(".panel:visible h2").inner_text().startswith("1024 px")
+    with visit(browser, address.replace("#1024px", "#4711px")) as (page, _):
+        assert "names the part 4711px, which is not on" in page.locator(".notice").inner_text()
 
 
-def test_details_open_and_close_by_keyboard(site: Site, browser: "playwright.Browser") -> None:
+def test_choices_are_links_that_lead_to_documents(
+    site: Site, browser: "playwright.Browser"
+) -> None:
     with visit(browser, (site.out / "leaderboard.html").as_uri()) as (page, faults):
-        page.locator(".panel:visible button.open").first.focus()
+        permanent = page.locator("p.permanent a")
+        link = page.locator("nav.choices a", has_text="forward and backward")
+        link.focus()
         page.keyboard.press("Enter")
-        opened = page.locator(".provenance:popover-open")
-        opened.wait_for()
-        assert "attnbench repro" in opened.inner_text()
-        page.keyboard.press("Escape")
-        assert page.locator(".provenance:popover-open").count() == 0
+        page.wait_for_url("**/float32-forward-backward-layer-one-h3d64/512px.html")
+        assert page.locator("h1").inner_text() == "512 px, 1,024 tokens, forward and backward"
+        chosen = page.locator("nav.choices a[aria-current]").all_inner_texts()
+        assert "forward and backward" in chosen
+        assert not permanent.count()
         assert faults == []
+
+
+def test_a_filter_has_an_address(site: Site, browser: "playwright.Browser") -> None:
+    rows = "table:visible tbody tr:visible th"
+    with visit(browser, (site.out / "leaderboard.html").as_uri()) as (page, faults):
+        page.keyboard.press("/")
+        assert page.evaluate("document.activeElement.type") == "search"
+        page.keyboard.type("inline")
+        page.wait_for_function("document.querySelectorAll('table tbody th').length === 1")
+        assert page.locator(rows).all_inner_texts() == ["Inline"]
+        address = page.url
+        assert "?v=1&only=inline" in address
+        assert faults == []
+    with visit(browser, address) as (page, _):
+        page.wait_for_function("document.querySelectorAll('table tbody th').length === 1")
+        assert page.locator("input[type=search]").input_value() == "inline"
+
+
+def test_the_lines_of_a_figure_have_an_address(site: Site, browser: "playwright.Browser") -> None:
+    with visit(browser, (site.out / "scaling.html").as_uri()) as (page, _):
+        figure = page.locator("figure:visible").first
+        figure.locator(".main-svg").first.wait_for(timeout=20_000)
+        for button in figure.locator(".key button").all()[3:]:
+            button.click()
+        shown = figure.locator(".key button[aria-pressed=true]").evaluate_all(
+            "all => all.map(one => one.dataset.name)"
+        )
+        address = page.url
+        assert len(shown) == 3
+        assert "lines-latency=" in address
+    with visit(browser, f"{address},gone~reference") as (page, _):
+        figure = page.locator("figure:visible").first
+        figure.locator(".main-svg").first.wait_for(timeout=20_000)
+        again = figure.locator(".key button[aria-pressed=true]").evaluate_all(
+            "all => all.map(one => one.dataset.name)"
+        )
+        assert again == shown
+        assert "the line gone~reference" in page.locator(".notice").inner_text()
+
+
+def test_a_result_opens_at_its_case(site: Site, browser: "playwright.Browser") -> None:
+    with visit(browser, (site.out / "leaderboard.html").as_uri()) as (page, faults):
+        link = page.locator("#exact tbody td.best a").first
+        link.focus()
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/results/**")
+        assert page.locator(".panel:visible").count() == 1
+        assert "attnbench repro" in page.locator(".panel:visible").inner_text()
+        assert page.locator(".panel:visible h2").inner_text() == "512 px, 1,024 tokens"
+        assert faults == []
+
+
+# The chooser and the comparison -------------------------------------------------------------------
+
+
+def ranking_rows(page: "playwright.Page", selector: str) -> list[list[str]]:
+    """Rank, name and latency of every row."""
+    return page.locator(selector).evaluate_all(
+        "rows => rows.map(r => [r.cells[0].innerText, r.querySelector('th').innerText.trim(), "
+        "r.cells[2].innerText])"
+    )
+
+
+@pytest.mark.parametrize("size", ["224px", "1024px"])
+def test_the_chooser_ranks_as_the_leaderboard_does(
+    site: Site, browser: "playwright.Browser", size: str
+) -> None:
+    """The rules of ties exist twice, in Python and in the page: they must agree row by row."""
+    with visit(browser, (site.out / "index.html").as_uri()) as (page, faults):
+        field = page.locator("input[name=at]")
+        field.fill(size.removesuffix("px"))
+        field.press("Enter")
+        page.locator(".answer h2", has_text=size.replace("px", " px,")).wait_for()
+        mine = ranking_rows(page, ".answer table tbody tr:not(.failed)")
+        assert "Interpolated" not in page.locator(".answer").inner_text()
+        assert f"at={size.removesuffix('px')}" in page.url
+        assert faults == []
+    path = site.out / "leaderboard" / "sample-cpu" / CONTEXT / f"{size}.html"
+    with visit(browser, path.as_uri()) as (page, _):
+        theirs = ranking_rows(page, "main table tbody tr:not(.failed)")
+    assert len(mine) > 10
+    assert mine == theirs
+
+
+def test_the_chooser_flags_what_was_not_measured(site: Site, browser: "playwright.Browser") -> None:
+    address = f"{(site.out / 'index.html').as_uri()}?v=1&machine=sample-cpu&context={CONTEXT}"
+    with visit(browser, f"{address}&along=images&at=640") as (page, faults):
+        page.locator(".answer .notice", has_text="Interpolated").wait_for()
+        assert "between 1,024 and 2,304 tokens" in page.locator(".answer .notice").inner_text()
+        assert page.locator(".answer td", has_text="~").count() > 5
+        assert faults == []
+    with visit(browser, f"{address}&along=sequences&at=200000") as (page, _):
+        warning = page.locator(".answer .notice.warning", has_text="Extrapolated")
+        warning.wait_for()
+        assert "65,536 tokens" in warning.inner_text()
+        assert page.locator(".answer td.failure").count() > 0
+    with visit(browser, f"{address}&along=images&at=2048&gb=0.1&function=exact") as (page, _):
+        page.locator(".answer h2", has_text="2048 px").wait_for()
+        assert page.locator(".answer h3").all_inner_texts() == ["Softmax attention, exactly"]
+        assert page.locator("input[name=gb]").input_value() == "0.1"
+
+
+def test_a_memory_limit_excludes(site: Site, browser: "playwright.Browser") -> None:
+    address = f"{(site.out / 'index.html').as_uri()}?v=1&at=1024"
+    with visit(browser, f"{address}&gb=0.01") as (page, _):
+        page.locator(".answer td.failure", has_text="needs").first.wait_for()
+        assert "none is possible here" in page.locator(".answer .finding").inner_text()
+    with visit(browser, f"{address}&gb=1000") as (page, _):
+        page.locator(".answer h2", has_text="1024 px").wait_for()
+        assert page.locator(".answer td.failure", has_text="needs").count() == 0
+
+
+def test_a_link_to_what_is_gone_says_so(site: Site, browser: "playwright.Browser") -> None:
+    address = (site.out / "index.html").as_uri()
+    with visit(browser, f"{address}?v=1&machine=gone&context=gone&at=512") as (page, _):
+        assert "gone/gone, which is not" in page.locator(".notice").first.inner_text()
+
+
+def test_six_are_compared_by_interval(site: Site, browser: "playwright.Browser") -> None:
+    with visit(browser, (site.out / "compare.html").as_uri()) as (page, faults):
+        page.locator(".chips li").first.wait_for()
+        start = page.locator(".chips li").count()
+        field = page.locator("input[list]")
+        field.fill("Linear relu")
+        field.press("Enter")
+        field.fill("Linear elu")
+        field.press("Enter")
+        page.locator(".chips li", has_text="Linear elu").wait_for()
+        assert page.locator(".chips li").count() in (start + 1, start + 2)
+        words = set(page.locator(".verdict").all_inner_texts())
+        assert any(w.endswith("faster") for w in words)
+        assert any(w.endswith("slower") for w in words)
+        page.locator(".compared .main-svg").first.wait_for(timeout=20_000)
+        address = page.url
+        assert "e=softmax~sdpa," in address
+        assert faults == []
+    with visit(browser, address) as (page, faults):
+        page.locator(".chips li", has_text="Linear elu").wait_for()
+        page.get_by_label("Linear relu: compare the others").click()
+        pair = page.locator(".compared table").nth(1).inner_text()
+        assert "undecided" in pair
+        page.get_by_label("Remove Linear elu").click()
+        assert page.locator(".chips li", has_text="Linear elu").count() == 0
+        assert faults == []
+
+
+def test_compared_entries_that_are_gone_are_named(
+    site: Site, browser: "playwright.Browser"
+) -> None:
+    address = f"{(site.out / 'compare.html').as_uri()}?v=1&machine=sample-cpu&context={CONTEXT}"
+    with visit(browser, f"{address}&e=softmax~sdpa,gone~reference") as (page, _):
+        page.locator(".notice", has_text="gone~reference").wait_for()
+        assert page.locator(".chips li").count() == 1
+
+
+def test_it_works_from_a_server(site: Site, browser: "playwright.Browser") -> None:
+    handler = partial(QuietHandler, directory=str(site.out))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        root = f"http://127.0.0.1:{server.server_port}/"
+        for path in ("index.html?v=1&at=600", "scaling.html", "compare.html", "leaderboard.html"):
+            with visit(browser, root + path, allowed=root) as (page, faults):
+                page.wait_for_load_state("networkidle")
+                assert faults == [], path
+        server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("path", ["index.html", "leaderboard.html"])
+def test_the_first_view_is_ready_within_a_second(
+    site: Site, browser: "playwright.Browser", path: str
+) -> None:
+    """Best of five: other work on the machine must not decide."""
+    times: list[float] = []
+    for _ in range(5):
+        with visit(browser, (site.out / path).as_uri()) as (page, _):
+            page.wait_for_load_state("load")
+            times.append(page.evaluate("performance.timing.domContentLoadedEventEnd - "
+                                       "performance.timing.navigationStart"))  # fmt: skip
+        if times[-1] < 1000:
+            return
+    pytest.fail(f"{path}: {times} ms until scripts have run")
 
 
 def test_the_first_tab_stop_skips_to_the_content(site: Site, browser: "playwright.Browser") -> None:
@@ -221,31 +485,6 @@ def test_the_first_tab_stop_skips_to_the_content(site: Site, browser: "playwrigh
         assert page.evaluate("document.activeElement.className") == "skip"
         page.keyboard.press("Enter")
         assert page.evaluate("document.activeElement.id") == "main"
-
-
-def axe_faults(page: "playwright.Page") -> list[str]:
-    """Serious and critical findings of axe-core, run past the page's policy."""
-    page.evaluate(AXE.read_text("utf-8"))
-    found = page.evaluate(
-        "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'best-practice']})"
-    )
-    return [
-        f"{v['id']}: {v['nodes'][0]['target']} {v['nodes'][0]['failureSummary']}"
-        for v in found["violations"]
-        if v["impact"] in ("serious", "critical")
-    ]
-
-
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (360, True)])
-def test_no_serious_barrier(
-    site: Site, browser: "playwright.Browser", width: int, dark: bool
-) -> None:
-    for path in ("index.html", "leaderboard/sample-gpu-cpu.html", "accuracy.html", "data.html",
-                 "variants/soft.html", "machines/sample-cpu.html"):  # fmt: skip
-        with visit(browser, (site.out / path).as_uri(), width=width, dark=dark) as (page, _):
-            if path == "accuracy.html":
-                page.locator(".drawing:visible .main-svg").first.wait_for(timeout=20_000)
-            assert axe_faults(page) == [], path
 
 
 def test_axe_sees_a_barrier(browser: "playwright.Browser", tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The site as files: the same bytes twice, complete, whole, light, and true to its table."""
 
 import gzip
+import hashlib
 import json
 import re
 from collections import Counter
@@ -9,14 +10,16 @@ from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
 import pandas
 import plotly.graph_objects
 import pytest
 from leaderboard.build import BuildError, Site, build
-from sample_site import sample_table, write_site_sample
+from leaderboard.results import view
+from sample_site import catalogue, sample_table, write_later_run, write_site_sample
 
-from bench.table import LeaderboardTable, Refused, VariantEntry
+from bench.table import LeaderboardTable, Refused, VariantEntry, load_table
 
 _PAGE_LIMIT_BYTES = 150_000
 
@@ -29,6 +32,10 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> LeaderboardTable:
 @pytest.fixture(scope="module")
 def site(table: LeaderboardTable, tmp_path_factory: pytest.TempPathFactory) -> Site:
     return build(table, tmp_path_factory.mktemp("built") / "site")
+
+
+RANKING = "leaderboard/sample-cpu/float32-forward-layer-one-h3d64"
+BUSY_RANKING = "leaderboard/sample-gpu-cpu/float32-forward-layer-one-h3d64"
 
 
 class Reader(HTMLParser):
@@ -115,9 +122,16 @@ def test_every_page_is_there(site: Site) -> None:
         "index.html", "leaderboard.html", "scaling.html", "memory.html", "flops.html",
         "accuracy.html", "methodology.html", "data.html", "variants/index.html",
         "variants/softmax.html", "machines/index.html", "machines/sample-cpu.html",
-        "leaderboard/sample-cpu.html", "leaderboard/sample-gpu-cpu.html",
+        "leaderboard/sample-cpu.html", "leaderboard/sample-gpu-cpu.html", "compare.html",
+        "crossovers.html", "tradeoff.html", "failures.html", "roofline.html", "papers.html",
+        "history.html", "flags.html", "submit.html", "tasks/digits.html", f"{RANKING}/512px.html",
+        "crossovers/sample-cpu/float32-forward-layer-one-h3d64/images.html",
+        "tradeoff/digits/sample-cpu/512px.html",
     }  # fmt: skip
     assert expected <= set(documents(site))
+    assert {"feed.xml", "badges/softmax/sample-cpu.json", "data/papers.bib"} <= {
+        f.path for f in site.files
+    }
 
 
 def test_no_link_is_dead(site: Site) -> None:
@@ -184,27 +198,53 @@ def test_pages_are_light(site: Site) -> None:
 
 def test_every_number_of_latency_is_on_the_leaderboard(table: LeaderboardTable, site: Site) -> None:
     """Complete without scripts: each case has its row, and the sort key is the value itself."""
-    reader = read(site, "leaderboard/sample-cpu.html")
-    shown = {float(v) for v in reader.values("data-order") if re.fullmatch(r"[0-9.e-]+", v)}
+    rankings = [p for p in documents(site) if p.startswith("leaderboard/sample-cpu/")]
+    assert len(rankings) > 15
+    readers = [read(site, path) for path in rankings]
+    shown = {float(v) for r in readers for v in r.values("data-order")
+             if re.fullmatch(r"[0-9.e-]+", v)}  # fmt: skip
     rows = table.rows
     mine = rows[(rows.hardware_id == "sample-cpu") & (rows.metric == "latency")]
     mine = mine[mine.batch_policy == "one"]
     assert len(mine) > 100
     assert {v for v in mine.value if float(f"{v:.6g}") not in shown} == set()
     assert -1.0 not in shown
+    linked = {urlsplit(address).fragment for r in readers for address in r.values("href")}
     for case_id in rows[(rows.hardware_id == "sample-cpu") & rows.dtype.notna()].case_id.unique():
         if "frontier" not in case_id:
-            assert f"attnbench repro '{case_id}'" in reader.text
+            assert f"c-{case_id.rpartition('#')[2]}" in linked
+
+
+def test_every_result_has_its_place_with_samples_and_command(
+    table: LeaderboardTable, site: Site
+) -> None:
+    found: dict[str, str] = {}
+    for path in documents(site):
+        if path.startswith("results/"):
+            text = (site.out / path).read_text("utf-8")
+            for panel in re.findall(r'<section class="panel".*?</section>', text, flags=re.DOTALL):
+                command = re.search(r"attnbench repro &#39;(.*?)&#39;", panel)
+                assert command is not None
+                found[f"{path.split('/')[1]} {command[1]}"] = panel
+    wanted = {f"{run} {case}" for run, case in zip(table.rows.run_id, table.rows.case_id,
+                                                   strict=True)}  # fmt: skip
+    assert found.keys() == wanted
+    timed = table.rows[table.rows.metric == "latency"].iloc[0]
+    panel = found[f"{timed.run_id} {timed.case_id}"]
+    assert panel.count('class="ticks') == 3
+    assert panel.count("v8") == 18
+    assert "agrees with the float64 reference" in panel
+    assert "passed: the machine was quiet" in panel
+    failed = table.rows[table.rows.outcome == "out_of_memory"].iloc[0]
+    assert failed.reason in found[f"{failed.run_id} {failed.case_id}"]
 
 
 def test_failures_are_words(table: LeaderboardTable, site: Site) -> None:
-    text = read(site, "machines/sample-cpu.html").text
     words = ("out of memory", "timed out", "crashed", "incorrect", "unsupported", "not run")
-    for word in words:
-        assert word in text
-    leaderboard = read(site, "leaderboard/sample-cpu.html").text
-    for word in words:
-        assert word in leaderboard
+    for start in ("machines/sample-cpu", "leaderboard/sample-cpu/", "failures/sample-cpu/"):
+        text = " ".join(read(site, p).text for p in documents(site) if p.startswith(start))
+        for word in words:
+            assert word in text
     assert set(table.rows.outcome) > {"ok", "out_of_memory"}
 
 
@@ -215,18 +255,28 @@ def test_no_sentinel_and_no_nan(site: Site) -> None:
 
 
 def test_marks_of_rows(site: Site) -> None:
-    text = read(site, "leaderboard/sample-gpu-cpu.html").text
+    text = read(site, f"{BUSY_RANKING}/512px.html").text
     assert "busy machine" in text
     assert "implausible" in text
     assert "stale" in text
-    assert "busy machine" not in read(site, "leaderboard/sample-cpu.html").text
+    assert "busy machine" not in read(site, f"{RANKING}/512px.html").text
+
+
+WITH_FIGURES = (
+    "scaling.html", "tradeoff.html", "memory.html", "flops.html", "roofline.html",
+    "scaling/sample-cpu/float32-forward-layer-one-h3d64/sequences.html",
+)  # fmt: skip
+
+
+def figure_data(text: str) -> list[str]:
+    return re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text)
 
 
 def test_figures_are_valid_for_plotly(site: Site) -> None:
     drawn = 0
-    for path in ("scaling.html", "accuracy.html", "memory.html", "flops.html"):
+    for path in WITH_FIGURES:
         text = (site.out / path).read_text("utf-8")
-        for block in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text):
+        for block in figure_data(text):
             drawing = json.loads(re.sub(r'"@[a-z0-9-]+"', '"#123456"', block))
             figure = plotly.graph_objects.Figure(drawing["data"], drawing["layout"])
             assert len(figure.data) == len(drawing["data"])
@@ -254,11 +304,153 @@ def test_downloads_hold_every_row(table: LeaderboardTable, site: Site) -> None:
     assert list(again.columns) == list(table.rows.columns)
     numbers = again.value.dropna().tolist()
     assert numbers == table.rows.value.dropna().tolist()
-    records = json.loads((site.out / "data/results.json").read_text("utf-8"))
-    assert len(records) == len(table.rows)
+    columns = json.loads((site.out / "data/results.json").read_text("utf-8"))["columns"]
+    assert [v for v in columns["value"] if v is not None] == numbers
+    stored = pandas.read_parquet(site.out / "data/results.parquet")
+    assert list(stored.columns) == list(table.rows.columns)
+    assert stored.value.dropna().tolist() == numbers
+    assert stored.case_id.tolist() == table.rows.case_id.tolist()
+    assert stored.seed.isna().tolist() == table.rows.seed.isna().tolist()
     for entry in table.runs:
         copied = site.out / "data/results" / entry.folder / "run.json"
         assert copied.read_bytes() == (table.root / entry.folder / "run.json").read_bytes()
+
+
+def test_views_hold_every_row_once(table: LeaderboardTable, site: Site) -> None:
+    parts = [pandas.read_csv(site.out / f.path) for f in site.files
+             if f.path.startswith("data/views/") and f.path.endswith(".csv")]  # fmt: skip
+    seen = pandas.concat(parts)
+    key = ["run_id", "case_id", "metric"]
+    assert sorted(map(tuple, seen[key].fillna("").to_numpy())) == sorted(
+        map(tuple, table.rows[key].fillna("").to_numpy())
+    )
+    for part in parts:
+        assert part[["hardware_id", "dtype", "passes", "level"]].drop_duplicates().shape[0] <= 2
+
+
+def wrong_sums(out: Path, text: str) -> list[str]:
+    """Paths whose digest is not the one that the list says."""
+    pairs = (line.split("  ", 1) for line in text.splitlines())
+    return [p for digest, p in pairs
+            if hashlib.sha256((out / p).read_bytes()).hexdigest() != digest]  # fmt: skip
+
+
+def test_checksums_hold(site: Site) -> None:
+    text = (site.out / "data/SHA256SUMS").read_text("utf-8")
+    assert wrong_sums(site.out, text) == []
+    listed = {line.split("  ", 1)[1] for line in text.splitlines()}
+    data = {f.path for f in site.files if f.path.startswith(("data/results", "data/views"))}
+    assert data <= listed
+    assert wrong_sums(site.out, f"{'0' * 64}  data/results.csv\n") == ["data/results.csv"]
+
+
+def test_the_feed_is_atom(table: LeaderboardTable, site: Site) -> None:
+    atom = "{http://www.w3.org/2005/Atom}"
+    feed = ElementTree.parse(site.out / "feed.xml").getroot()
+    entries = feed.findall(f"{atom}entry")
+    assert feed.tag == f"{atom}feed"
+    assert len(entries) == len(table.runs)
+    ids = [e.findtext(f"{atom}id") for e in [feed, *entries]]
+    assert len(set(ids)) == len(ids)
+    assert all(i and i.startswith("urn:uuid:") for i in ids)
+    assert feed.findtext(f"{atom}updated") == max(e.run.created for e in table.runs)
+    for entry in entries:
+        link = entry.find(f"{atom}link")
+        assert link is not None
+        assert (site.out / link.attrib["href"]).is_file()
+
+
+def test_badges_are_shields_endpoints(site: Site) -> None:
+    paths = [f.path for f in site.files if f.path.startswith("badges/")]
+    assert len(paths) > 10
+    for path in paths:
+        badge = json.loads((site.out / path).read_text("utf-8"))
+        assert badge.keys() == {"schemaVersion", "label", "message", "color"}
+        assert badge["schemaVersion"] == 1
+    exact = json.loads((site.out / "badges/softmax/sample-cpu.json").read_text("utf-8"))
+    assert "rank 1 of 2" in exact["message"]
+    assert "at 512 px" in exact["label"]
+
+
+def test_papers_are_bibtex(table: LeaderboardTable, site: Site) -> None:
+    text = (site.out / "data/papers.bib").read_text("utf-8")
+    keys = re.findall(r"@misc\{(\w+),", text)
+    assert len(keys) == len(set(keys)) == len({v.paper.title for v in table.variants})
+    assert text.count("{") == text.count("}")
+
+
+# What lasts ---------------------------------------------------------------------------------------
+
+
+def headings(site: Site) -> dict[str, tuple[str, ...]]:
+    """What each document with a choice in its address says that it shows."""
+    kinds = ("leaderboard/", "scaling/", "memory/", "crossovers/", "failures/", "roofline/",
+             "tradeoff/", "flops/", "results/", "runs/", "tasks/", "variants/",
+             "machines/")  # fmt: skip
+    found: dict[str, tuple[str, ...]] = {}
+    for path in documents(site):
+        if path.startswith(kinds):
+            text = (site.out / path).read_text("utf-8")
+            title = re.search(r"<h1>(.*?)</h1>", text)
+            place = re.search(r'<p class="context">(.*?)</p>', text)
+            chosen = re.findall(r'<a href="[^"]*" aria-current="true">(.*?)</a>', text)
+            found[path] = (title[1] if title else "", place[1] if place else "", *chosen)
+    return found
+
+
+def shrunk(table: LeaderboardTable) -> LeaderboardTable:
+    """The same results before half of the variants, sizes and contexts were added."""
+    rows = table.rows
+    keep = rows.variant.isin(["softmax", "inline", "soft"]) & (rows.hardware_id == "sample-cpu")
+    keep &= ~rows.resolution_px.isin([224, 1536]) & (rows.passes != "forward_backward")
+    return only(
+        table, keep,
+        variants=tuple(v for v in table.variants if v.name in ("softmax", "inline", "soft")),
+        machines=tuple(m for m in table.machines if m.hardware_id == "sample-cpu"),
+        runs=tuple(r for r in table.runs if r.run.environment.hardware_id == "sample-cpu"),
+    )  # fmt: skip
+
+
+def test_addresses_never_come_to_mean_something_else(
+    table: LeaderboardTable, site: Site, tmp_path: Path
+) -> None:
+    before, after = headings(build(shrunk(table), tmp_path / "before")), headings(site)
+    assert len(before) > 60
+    assert before.keys() <= after.keys()
+    for path, words in before.items():
+        # more choices may have appeared; what is chosen, title and place are the same
+        assert words[:2] == after[path][:2], path
+        assert set(words[2:]) <= set(after[path][2:]), path
+
+
+def test_marks_and_names_in_links_stay(table: LeaderboardTable, tmp_path: Path) -> None:
+    small, large = view(shrunk(table)), view(table)
+    assert {name: large.marks[name] for name in small.marks} == small.marks
+    before = build(shrunk(table), tmp_path / "before")
+    names = set(re.findall(r'data-name="([^"]+)"', (before.out / "scaling.html").read_text()))
+    assert {"softmax~sdpa", "inline~reference"} <= names
+
+
+def test_a_newer_run_replaces_and_keeps(tmp_path: Path) -> None:
+    """A later run of the same cases: the older results keep their page and say so."""
+    root = write_site_sample(tmp_path / "results")
+    write_later_run(root)
+    table = load_table(root, catalogue())
+    site = build(table, tmp_path / "site")
+    assert len(table.history) > 0
+    old = next(e for e in table.runs if e.run.created.startswith("2026-01-02"))
+    new = next(e for e in table.runs if e.run.created.startswith("2026-02-02"))
+    path = (f"results/{old.run.run_id}/linear_relu/"
+            "reference~float32-forward-layer-one-h3d64.html")  # fmt: skip
+    text = (site.out / path).read_text("utf-8")
+    assert "A newer run measured this case again." in text
+    assert f"results/{new.run.run_id}/" in text
+    assert (site.out / "runs" / f"{old.run.run_id}.html").is_file()
+    history = read(site, "history.html").text
+    assert "Linear relu" in history
+    assert "No lead has changed yet." not in history
+    for document in documents(site):
+        assert dead_ends(site.out, document, (site.out / document).read_text("utf-8")) == []
 
 
 # Nothing, or little, to show ----------------------------------------------------------------------
@@ -298,7 +490,8 @@ def test_one_machine(table: LeaderboardTable, tmp_path: Path) -> None:
         runs=tuple(r for r in table.runs if r.run.environment.hardware_id == "sample-cpu"),
     )  # fmt: skip
     site = build(one, tmp_path / "site")
-    assert "Machine: " not in read(site, "leaderboard.html").text
+    assert not re.search(r"<dt>Machine</dt>", (site.out / "leaderboard.html").read_text("utf-8"))
+    assert "<dt>Passes</dt>" in (site.out / "leaderboard.html").read_text("utf-8")
     assert "1 run on 1 machine" in read(site, "index.html").text
 
 
@@ -319,6 +512,7 @@ def test_everything_failed(table: LeaderboardTable, tmp_path: Path) -> None:
     site = build(only(table, table.rows.outcome != "ok"), tmp_path / "site")
     home = read(site, "index.html").text
     assert "none has a ranked result here" in home
+    assert "nothing was measured" in read(site, "scaling.html").text
     for path in documents(site):
         assert outside((site.out / path).read_text("utf-8")) == [], path
 

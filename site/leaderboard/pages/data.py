@@ -1,13 +1,11 @@
 """Every number as a file, with checksums; the results files as they are; what was refused."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from typing import Any
 
-import pandas
-
 from bench.table import ROW_TYPES
+from leaderboard.addresses import run as run_address
 from leaderboard.blocks import (
     Block,
     Cell,
@@ -22,8 +20,8 @@ from leaderboard.blocks import (
     Table,
     prose,
 )
-from leaderboard.csvfile import csv_text
-from leaderboard.format import count_of, measure
+from leaderboard.downloads import table_files, view_files
+from leaderboard.format import count_of, whole
 from leaderboard.page import Page, RawFile
 from leaderboard.rendering import json_text
 from leaderboard.results import View
@@ -43,19 +41,15 @@ _COLUMN_HELP = {
 
 
 def _files(view: View) -> Iterator[RawFile]:
-    yield from _tables(view)
-    yield from _runs(view)
+    every = (*_tables(view), *view_files(view), *_runs(view))
+    yield from every
+    lines = sorted(f"{hashlib.sha256(f.contents).hexdigest()}  {f.path}" for f in every)
+    yield RawFile(path="data/SHA256SUMS", contents="".join(f"{x}\n" for x in lines).encode())
 
 
 def _tables(view: View) -> Iterator[RawFile]:
-    for name, frame in (("results", view.table.rows), ("history", view.table.history)):
-        records = _records(frame)
-        text = csv_text(tuple(ROW_TYPES), ([r[c] for c in ROW_TYPES] for r in records))
-        yield RawFile(path=f"data/{name}.csv", contents=text.encode())
-        lines = ",\n".join(
-            json.dumps(r, sort_keys=True, ensure_ascii=False, allow_nan=False) for r in records
-        )
-        yield RawFile(path=f"data/{name}.json", contents=f"[\n{lines}\n]\n".encode())
+    yield from table_files("data/results", view.table.rows)
+    yield from table_files("data/history", view.table.history)
     fields: dict[str, Any] = {
         "columns": [
             {"name": n, "type": t, "help": _COLUMN_HELP.get(n)} for n, t in ROW_TYPES.items()
@@ -80,18 +74,11 @@ def _runs(view: View) -> Iterator[RawFile]:
         yield RawFile(path="data/results/schema.json", contents=schema.read_bytes())
 
 
-def _records(frame: pandas.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {str(k): None if not isinstance(v, str) and pandas.isna(v) else v for k, v in row.items()}
-        for row in frame.to_dict("records")
-    ]
-
-
 def _documents(view: View) -> Iterator[Document]:
     yield Document(
         path="data.html",
         title="Data",
-        summary="Every number of this site as CSV and JSON, with checksums.",
+        summary="Every number of this site as CSV, JSON and Parquet, with checksums.",
         blocks=tuple(_blocks(view)),
     )
 
@@ -101,50 +88,82 @@ def _blocks(view: View) -> Iterator[Block]:
         (
             (
                 "Everything on these pages comes from the files below. Data: CC-BY-4.0. Times "
-                "are in "
-                "seconds, memory in bytes, shares in 0..1; a missing value is empty, never 0."
+                "are in seconds, memory in bytes, shares in 0..1; a missing value is empty, never "
+                "0. Digests of all files: "
             ),
+            Link("SHA256SUMS", "data/SHA256SUMS", download=True),
+            ".",
         ),
         "lead",
     )
     yield Section("tables", "One row per case and metric", (
-        _file_table("tables-table", tuple(_tables(view))),
-        CodeBlock('import pandas\n\nrows = pandas.read_csv("data/results.csv")\n'
+        _whole(view),
+        Paragraph((
+            ("JSON holds one list a column. Under every table and figure stand the same rows of "
+             "just that machine and context."),
+        ), "small"),
+        CodeBlock('import pandas\n\nrows = pandas.read_parquet("data/results.parquet")\n'
                   'rows[rows.metric == "latency"].sort_values("value")'),
     ))  # fmt: skip
-    runs = tuple(_runs(view))
     yield Section("runs", "Runs, as recorded", (
         Paragraph((
             ("Each run has a header with its environment, ceilings and noise, and one file a "
-             "variant "
-            "with every sample. The header lists the sha256 of the others. "),
+             "variant with every sample. The header lists the sha256 of the others. "),
             Code("attnbench check"), " verifies them.",
         )),
-        _file_table("runs-table", runs),
+        _run_table(view),
     ))  # fmt: skip
-    yield Section("columns", "Columns", (_columns(),))
+    yield Section("columns", "Columns", (
+        _columns(),
+        Paragraph(("As a file: ", Link("columns.json", "data/columns.json", download=True), ".")),
+    ))  # fmt: skip
     yield Section("metrics", "Metrics", (_metrics(view),))
     yield Section("refused", "Refused", (_refused(view),))
 
 
-def _file_table(id_: str, files: tuple[RawFile, ...]) -> Table:
+def _whole(view: View) -> Table:
+    rows: list[Row] = []
+    for name, words, frame in (
+        ("results", "newest run of each case on each machine", view.table.rows),
+        ("history", "rows that a newer run replaced", view.table.history),
+    ):
+        for form in ("csv", "json", "parquet"):
+            file = f"{name}.{form}"
+            link = Link(file, f"data/{file}", download=True)
+            rows.append(
+                Row((Cell((link,)), Cell((words,)), Cell((whole(len(frame)),), len(frame))))
+            )
     return Table(
-        id=id_,
-        caption="Files with their size and checksum",
+        id="tables-table",
+        caption="The whole",
+        heads=(Head(title="File"), Head(title="Holds"), Head(title="Rows", number=True)),
+        rows=tuple(rows),
+        empty="",
+        show_caption=False,
+        sortable=False,
+    )
+
+
+def _run_table(view: View) -> Table:
+    return Table(
+        id="runs-table",
+        caption="Runs and their files",
         heads=(
-            Head(title="File"),
-            Head(title="Size", number=True),
-            Head(title="sha256", secondary=True),
+            Head(title="Run"),
+            Head(title="Machine", secondary=True),
+            Head(title="Header"),
+            Head(title="Files", number=True),
         ),
         rows=tuple(
             Row(
                 (
-                    Cell((Link(f.path.removeprefix("data/"), f.path, download=True),), f.path),
-                    Cell((measure("byte", len(f.contents)),), len(f.contents)),
-                    Cell((Code(hashlib.sha256(f.contents).hexdigest()),)),
+                    Cell((Link(e.run.run_id, run_address(e.run.run_id)),), e.run.created),
+                    Cell((e.run.environment.hardware_id,)),
+                    Cell((Link("run.json", f"data/results/{e.folder}/run.json", download=True),)),
+                    Cell((whole(1 + len(e.run.files)),), 1 + len(e.run.files)),
                 )
             )
-            for f in files
+            for e in view.table.runs
         ),
         empty="No run has been recorded yet.",
         show_caption=False,
@@ -211,4 +230,11 @@ def _refused(view: View) -> Table:
     )
 
 
-PAGE = Page(title="Data", path="data.html", order=9, documents=_documents, files=_files)
+PAGE = Page(
+    title="Data",
+    path="data.html",
+    order=53,
+    documents=_documents,
+    files=_files,
+    about="Every number as CSV, JSON and Parquet, with checksums.",
+)

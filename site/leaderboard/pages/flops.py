@@ -1,6 +1,7 @@
 """Arithmetic of one forward call: by formula, by torch's counter, by fvcore; MACs beside FLOPs."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from leaderboard.axes import Axis, tokens_axis
 from leaderboard.blocks import (
@@ -17,6 +18,7 @@ from leaderboard.blocks import (
     VariantName,
     prose,
 )
+from leaderboard.choices import Choice, Choices
 from leaderboard.contexts import LEVEL_WORDS, Context, Size, by_context, slug
 from leaderboard.curves import families, series_of
 from leaderboard.figures import curves
@@ -25,30 +27,53 @@ from leaderboard.page import Page
 from leaderboard.results import SIGNS_HELP, Result, View
 
 _Sizes = Mapping[Size, tuple[Result, ...]]
+_LEAD = (
+    "One multiply-add is 2 FLOPs and 1 MAC. The formula counts contractions of one forward call "
+    "and is the truth here; two counters that watch the operators must agree with it, or the page "
+    "says what they cannot see. Papers print MACs under the name of FLOPs: compare with the column "
+    "of MACs."
+)
 
 
 def _documents(view: View) -> Iterator[Document]:
-    blocks: list[Block] = [
-        Paragraph(
-            (
-                (
-                    "One multiply-add is 2 FLOPs and 1 MAC. The formula counts contractions of one "
-                    "forward call and is the truth here; two counters that watch the operators "
-                    "must "
-                    "agree with it, or the page says what they cannot see. Papers print MACs "
-                    "under the "
-                    "name of FLOPs: compare with the column of MACs."
-                ),
-            ),
-            "lead",
-        )
+    found = [
+        (context, sizes, Choice(path=f"flops/{_slug(context)}.html", values=_values(context)))
+        for context, sizes in _counted(view).items()
     ]
-    panels = tuple(_panels(view))
-    if panels:
-        blocks.append(Chooser(id="flops", facets=("Level", "Width", "Size"), panels=panels))
-        blocks += _figures(view)
-    else:
-        blocks.append(Paragraph(("No results yet.",)))
+    choices = Choices(("Level", "Width"), [choice for _, _, choice in found])
+    intro = Paragraph((_LEAD,), "lead")
+    unseen = tuple(_uncounted(view))
+    for number, (context, sizes, choice) in enumerate(found):
+        document = Document(
+            path=choice.path,
+            title=f"FLOPs: {LEVEL_WORDS[context.level]}",
+            summary="FLOPs and MACs of attention mechanisms, three ways.",
+            context=f"{LEVEL_WORDS[context.level]}, {context.width}",
+            blocks=(intro, choices.facets(choice), *_blocks(view, context, sizes), *unseen),
+        )
+        if number == 0:
+            yield replace(document, path="flops.html", title="FLOPs", permanent=document.path)
+        yield document
+    if not found:
+        yield Document(
+            path="flops.html",
+            title="FLOPs",
+            summary="FLOPs and MACs of attention mechanisms, three ways.",
+            blocks=(intro, Paragraph(("No results yet.",)), *unseen),
+        )
+
+
+def _slug(context: Context) -> str:
+    width = f"h{context.heads}d{context.head_dim}"
+    return slug(f"{context.level}-{width}{'-causal' if context.causal else ''}")
+
+
+def _values(context: Context) -> tuple[tuple[str, str], ...]:
+    width = f"h{context.heads}d{context.head_dim}{'c' if context.causal else ''}"
+    return ((context.level, LEVEL_WORDS[context.level]), (width, context.width))
+
+
+def _uncounted(view: View) -> Iterator[Block]:
     unseen = [v for v in view.variants.values() if v.uncounted]
     if unseen:
         rows = tuple(
@@ -64,30 +89,27 @@ def _documents(view: View) -> Iterator[Document]:
             show_caption=False,
             sortable=False,
         )
-        blocks.append(Section("uncounted", "What operator counters cannot see", (table,)))
-    yield Document(
-        path="flops.html",
-        title="FLOPs",
-        summary="FLOPs and MACs of attention mechanisms, three ways.",
-        blocks=tuple(blocks),
-    )
+        yield Section("uncounted", "What operator counters cannot see", (table,))
 
 
 def _counted(view: View) -> Mapping[Context, _Sizes]:
-    """Forward results with a formula, each case once: arithmetic does not depend on the machine."""
+    """Forward results with a formula, each variant once: machine and execution do not matter."""
     seen: dict[tuple[object, ...], Result] = {}
     order = {hardware_id: n for n, hardware_id in enumerate(view.machines)}
-    for result in sorted(view.results, key=lambda r: order[r.hardware_id]):
+    by_reference = sorted(
+        view.results, key=lambda r: (r.backend != "reference", order[r.hardware_id])
+    )
+    for result in by_reference:
         if (
             result.passes == "forward"
             and result.batch_policy == "one"
             and "flops" in result.numbers
         ):
-            # the case's own digest: equal on every machine, but for the type of the numbers
-            key = (result.variant, result.backend, result.options, result.level, result.grid_height,
+            key = (result.variant, result.options, result.level, result.grid_height,
                    result.grid_width, result.resolution_px, result.extra_tokens, result.causal,
                    result.heads, result.head_dim)  # fmt: skip
-            seen.setdefault(key, result)
+            # the formula is the variant's: which execution a size was counted with says nothing
+            seen.setdefault(key, replace(result, backend="reference"))
     merged: dict[tuple[object, ...], tuple[Context, dict[Size, tuple[Result, ...]]]] = {}
     for context, sizes in by_context(seen.values()).items():
         key = (context.level, context.heads, context.head_dim, context.causal)
@@ -100,24 +122,21 @@ def _counted(view: View) -> Mapping[Context, _Sizes]:
     }
 
 
-def _panels(view: View) -> Iterator[Panel]:
-    for context, sizes in _counted(view).items():
-        for size, results in sizes.items():
-            width = f"h{context.heads}d{context.head_dim}{'c' if context.causal else ''}"
-            id_ = slug(f"{context.level}-{width}-{size.slug}")
-            yield Panel(
-                id=id_,
-                title=f"{size.title}, {LEVEL_WORDS[context.level]}",
-                values=(
-                    (context.level, LEVEL_WORDS[context.level]),
-                    (width, context.width),
-                    (size.slug, size.title),
-                ),
-                blocks=(
-                    Paragraph((_finding(view, results),), "finding"),
-                    _table(view, results, f"{id_}-table"),
-                ),
-            )
+def _blocks(view: View, context: Context, sizes: _Sizes) -> Iterator[Block]:
+    panels = tuple(
+        Panel(
+            id=size.slug,
+            title=size.title,
+            values=((size.slug, size.title),),
+            blocks=(
+                Paragraph((_finding(view, results),), "finding"),
+                _table(view, results, f"{size.slug}-table"),
+            ),
+        )
+        for size, results in sizes.items()
+    )
+    yield Chooser(id="flops", facets=("Size",), panels=panels)
+    yield from _figures(view, context, sizes)
 
 
 def _finding(view: View, results: Sequence[Result]) -> str:
@@ -190,31 +209,26 @@ def _agreement(result: Result, metric: str) -> Cell:
     return Cell((f"{sign}{percent(abs(share))}",), share)
 
 
-def _figures(view: View) -> Iterator[Block]:
-    for context, sizes in _counted(view).items():
-        for family in families(sizes):
-            id_ = slug(f"flops-{context.level}-h{context.heads}d{context.head_dim}-{family.key}")
-            if context.causal:
-                id_ += "-causal"
-            title = f"{family.title}, {LEVEL_WORDS[context.level]}"
-            yield Section(
-                f"{id_}-part",
-                title,
-                (
-                    Paragraph((SIGNS_HELP,), "small"),
-                    curves(
-                        id_=id_,
-                        title=f"FLOPs against {family.axis.lower()}",
-                        finding=_finding(view, list(family.at(family.sizes[-1]))),
-                        x=tokens_axis(
-                            family.axis, {s.tokens: s.resolution_px for s in family.sizes}
-                        ),
-                        y=Axis(title="FLOPs, forward", quantity="flop", log=True),
-                        series=series_of(view, family, "flops"),
-                        marks=view.marks,
-                    ),
-                ),
-            )
+def _figures(view: View, context: Context, sizes: _Sizes) -> Iterator[Block]:
+    for family in families(sizes):
+        figure = curves(
+            id_=slug(f"flops-{_slug(context)}-{family.key}"),
+            title=f"FLOPs against {family.axis.lower()}",
+            finding=_finding(view, list(family.at(family.sizes[-1]))),
+            x=tokens_axis(family.axis, {s.tokens: s.resolution_px for s in family.sizes}),
+            y=Axis(title="FLOPs, forward", quantity="flop", log=True),
+            series=series_of(view, family, "flops"),
+            marks=view.marks,
+        )
+        yield Section(
+            f"along-{family.key}", family.title, (Paragraph((SIGNS_HELP,), "small"), figure)
+        )
 
 
-PAGE = Page(title="FLOPs", path="flops.html", order=4, documents=_documents)
+PAGE = Page(
+    title="FLOPs",
+    path="flops.html",
+    order=51,
+    documents=_documents,
+    about="By formula, by torch and by fvcore, with MACs beside.",
+)

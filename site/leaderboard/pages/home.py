@@ -1,18 +1,19 @@
-"""The answer first: choose a machine, passes and a size; read what is fastest, why and how sure."""
+"""The answer first: what do you have, what do you need; read what is fastest, why and how sure."""
 
 from collections.abc import Iterator
 
+from leaderboard import page as page_files
+from leaderboard.answers import OF_KIND, contexts_of, files, kinds
 from leaderboard.blocks import (
     Block,
     Cards,
     Cell,
-    Chooser,
     CodeBlock,
     Document,
     Head,
     Inline,
+    Island,
     Link,
-    Panel,
     Paragraph,
     Piece,
     Row,
@@ -21,19 +22,18 @@ from leaderboard.blocks import (
     Subsection,
     Table,
 )
-from leaderboard.contexts import PASSES_WORDS, Context, Size, by_context, slug
+from leaderboard.contexts import PASSES_WORDS, Context, slug
 from leaderboard.format import count_of, day, listed, measure, percent, whole
+from leaderboard.leaders import leaders_table
 from leaderboard.page import Page
+from leaderboard.pages.leaderboard import Place, places, usual
 from leaderboard.provenance import failure_words
 from leaderboard.ranking import Group, baseline, grouped, noise_floor
-from leaderboard.results import EXACTNESS_TITLES, Exactness, Result, View
+from leaderboard.results import EXACTNESS_TITLES, Result, View
 from leaderboard.standings import group_table, quantities
 
-_OF: dict[Exactness, str] = {
-    "exact": "exact softmax attention",
-    "approximate": "the approximations of softmax attention",
-    "own": "the other mechanisms",
-}
+_MOST_NAMED = 3
+_MOST_ROWS = 10
 
 
 def _documents(view: View) -> Iterator[Document]:
@@ -50,17 +50,21 @@ def _blocks(view: View) -> Iterator[Block]:
         (
             (
                 f"Reference implementations of "
-                f"{count_of(len(view.variants), 'attention mechanism')}, "
-                "timed over image resolutions and sequence lengths. Every number leads to its "
-                "case, "
-                "its run and the command that repeats it."
+                f"{count_of(len(view.variants), 'attention mechanism')}, timed over image "
+                "resolutions and sequence lengths. Every number leads to its case, its run and "
+                "the command that repeats it."
             ),
         ),
         "lead",
     )
-    panels = tuple(_panels(view))
-    if panels:
-        yield Chooser(id="answer", facets=("Machine", "Passes", "Size"), panels=panels)
+    found = [p for p in places(view) if _is_asked(p.context)]
+    if found:
+        yield from _answers(view, found)
+    elif places(view):
+        yield Paragraph(
+            ("No layer has been timed one sequence at a time yet. ",
+             Link("What has been timed", "leaderboard.html"))
+        )  # fmt: skip
     else:
         yield Paragraph((Strong("No results yet."), " Two lines measure the machine at hand:"))
         yield CodeBlock("python -m pip install nox\nnox -s bench")
@@ -68,48 +72,78 @@ def _blocks(view: View) -> Iterator[Block]:
     yield Section("coverage", "What has been measured", (_coverage(view),))
 
 
-def _panels(view: View) -> Iterator[Panel]:
-    contexts = by_context(view.results)
-    order = {hardware_id: n for n, hardware_id in enumerate(view.machines)}
-    asked = {
-        context: sizes
-        for context, sizes in contexts.items()
-        if context.level == "layer" and context.batch_policy == "one" and not context.causal
-    }
-    # one type and width a machine: the first in the order of the contexts
-    first: dict[tuple[str, str], Context] = {}
-    for context in asked:
-        first.setdefault((context.hardware_id, context.passes), context)
-    for context in sorted(first.values(), key=lambda c: (order[c.hardware_id], c.order)):
-        for size, results in asked[context].items():
-            yield _panel(view, context, size, results)
+def _is_asked(context: Context) -> bool:
+    return context.level == "layer" and context.batch_policy == "one" and not context.causal
 
 
-def _panel(view: View, context: Context, size: Size, results: tuple[Result, ...]) -> Panel:
+def _answers(view: View, found: list[Place]) -> Iterator[Block]:
+    place = usual(found)
+    context = place.context
+    offered = contexts_of(view, layers_only=True)
+    mine = next(
+        c for c in offered
+        if (c["machine"], c["context"]) == (slug(context.hardware_id), context.slug)
+    )  # fmt: skip
+    family = mine["families"][0]
+    yield Island(
+        id="answer",
+        scripts=("answers.js", "choose.js"),
+        data={
+            "contexts": offered,
+            "kinds": kinds(),
+            "start": {
+                "machine": mine["machine"],
+                "context": mine["context"],
+                "along": family["key"],
+                "at": family["usual"],
+            },
+        },
+        blocks=tuple(_answer_blocks(view, place)),
+    )
+    sizes = [(p.size, p.results, p.choice.path) for p in found if p.context == context]
+    title = view.machine_title(context.hardware_id)
+    yield Section(
+        "sizes",
+        "The answer at every measured size",
+        (
+            Paragraph(
+                (
+                    f"{title}, {PASSES_WORDS[context.passes]}, {context.dtype}, {context.width}. ",
+                    Link("Every other choice", f"leaderboard/{slug(context.hardware_id)}.html"),
+                ),
+                "small",
+            ),
+            leaders_table(view, sizes, id_="sizes-table", policy="one"),
+        ),
+    )
+
+
+def _answer_blocks(view: View, place: Place) -> Iterator[Block]:
+    context, results = place.context, place.results
     chosen = quantities(results, metric="latency", better="lower")
     base = baseline(results, "latency")
     groups = grouped(view, results, metric="latency", better="lower")
-    panel_id = slug(f"{context.hardware_id}-{context.passes}-{size.slug}")
+    title = f"{place.size.title}, {PASSES_WORDS[context.passes]}"
     blocks: list[Block] = [
+        Paragraph((f"{view.machine_title(context.hardware_id)}.",), "small"),
         Paragraph(_answer(view, groups, base), "finding"),
         Paragraph(_how_sure(context, results), "small"),
     ]
     for group in groups:
-        table_id = f"{panel_id}-{group.exactness}"
-        table = group_table(view, group, chosen, id_=table_id, baseline=base, full=False)
-        blocks.append(Subsection(f"{table_id}-part", EXACTNESS_TITLES[group.exactness], (table,)))
-    page = f"leaderboard/{slug(context.hardware_id)}.html#{slug(f'{context.slug}-{size.slug}')}"
-    blocks.append(Paragraph((Link("All columns and the provenance of each row", page),)))
-    return Panel(
-        id=panel_id,
-        title=f"{size.title}, {PASSES_WORDS[context.passes]}",
-        values=(
-            (context.hardware_id, view.machine_title(context.hardware_id)),
-            (context.passes, PASSES_WORDS[context.passes]),
-            (size.slug, size.title),
-        ),
-        blocks=tuple(blocks),
-    )
+        few = Group(exactness=group.exactness, placed=group.placed[:_MOST_ROWS])
+        table = group_table(view, few, chosen, id_=group.exactness, baseline=base, full=False)
+        more = len(group.placed) - len(few.placed)
+        rest = (Paragraph((f"{whole(more)} more rows are not shown here.",), "small"),)
+        blocks.append(
+            Subsection(
+                f"{group.exactness}-part",
+                EXACTNESS_TITLES[group.exactness],
+                (table, *(rest if more else ())),
+            )
+        )
+    words = "All columns, all rows, and the provenance of each"
+    blocks.append(Paragraph((Link(words, place.choice.path),)))
+    yield Section("now", title, tuple(blocks))
 
 
 def _answer(view: View, groups: tuple[Group, ...], base: Result | None) -> Inline:
@@ -119,16 +153,17 @@ def _answer(view: View, groups: tuple[Group, ...], base: Result | None) -> Inlin
         if not ranked:
             words = sorted({failure_words(p.result) for p in group.placed if not p.result.ok})
             why = f": {listed(words)}" if words else ""
-            pieces.append(f"Of {_OF[group.exactness]} none has a ranked result here{why}. ")
+            pieces.append(f"Of {OF_KIND[group.exactness]} none has a ranked result here{why}. ")
             continue
-        if len(group.placed) == 1:
-            pieces.append(f"Of {_OF[group.exactness]} only ")
-        else:
-            pieces.append(f"Of {_OF[group.exactness]} ")
-        best = [p for p in ranked if p.rank == 1]
-        pieces.append(Strong(listed(_title(view, p.result) for p in best)))
-        latency = measure("s", best[0].result.numbers["latency"].value)
-        if len(group.placed) == 1:
+        only = "only " if len(group.placed) == 1 else ""
+        pieces.append(f"Of {OF_KIND[group.exactness]} {only}")
+        best = [_title(view, p.result) for p in ranked if p.rank == 1]
+        shown = best
+        if len(best) > _MOST_NAMED:
+            shown = [*best[: _MOST_NAMED - 1], f"{len(best) - _MOST_NAMED + 1} more"]
+        pieces.append(Strong(listed(shown)))
+        latency = measure("s", ranked[0].result.numbers["latency"].value)
+        if only:
             pieces.append(f" was measured: {latency}. ")
             continue
         verb = "is fastest" if len(best) == 1 else "are fastest and cannot be told apart"
@@ -143,13 +178,12 @@ def _reason(view: View, groups: tuple[Group, ...], base: Result | None) -> Itera
     if not leaders or base is None:
         return
     best = min(leaders, key=lambda r: (r.numbers["latency"].value, r.case_id))
+    other = base
     if best.case_id == base.case_id:
-        others = [r for r in leaders if r is not best and "flops" in r.numbers]
-        if not others or "flops" not in best.numbers:
+        others = [r for r in leaders if r is not best]
+        if not others:
             return
         other = min(others, key=lambda r: (r.numbers["latency"].value, r.case_id))
-    else:
-        other = base
     if "flops" not in best.numbers or "flops" not in other.numbers:
         return
     share = best.numbers["flops"].value / other.numbers["flops"].value
@@ -192,15 +226,9 @@ def _title(view: View, result: Result) -> str:
 
 
 def _links() -> Iterator[tuple[Link, str]]:
-    yield Link("Leaderboard", "leaderboard.html"), "Every context, size and column, with failures."
-    yield Link("Scaling", "scaling.html"), "Latency and throughput against tokens and resolution."
-    yield Link("Memory", "memory.html"), "Measured, predicted, and the most tokens that fit."
-    yield Link("FLOPs", "flops.html"), "By formula, by torch and by fvcore, with MACs beside."
-    yield Link("Accuracy", "accuracy.html"), "Accuracy against what it costs."
-    yield Link("Variants", "variants/index.html"), "Formula, source, limits and results of each."
-    yield Link("Machines", "machines/index.html"), "Environment, ceilings, noise and runs of each."
-    yield Link("Methodology", "methodology.html"), "What is timed, what is not, and what ties mean."
-    yield Link("Data", "data.html"), "Every number as CSV and JSON, with checksums."
+    for found in page_files.pages():
+        if found.about is not None:
+            yield Link(found.title, found.path), found.about
 
 
 def _coverage(view: View) -> Table:
@@ -247,4 +275,4 @@ def _coverage(view: View) -> Table:
     )  # fmt: skip
 
 
-PAGE = Page(title="Home", path="index.html", order=0, documents=_documents)
+PAGE = Page(title="Home", path="index.html", order=0, documents=_documents, files=files)

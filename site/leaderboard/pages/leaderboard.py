@@ -1,59 +1,103 @@
-"""The full table, one document a machine: a ranking per context, size and kind of function."""
+"""Rankings: one document for each machine, context and size, and an index for each machine."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from leaderboard.addresses import comparison, machine, ranking
 from leaderboard.blocks import (
     Block,
-    Chooser,
     Document,
+    Filter,
     Inline,
     Link,
     Notice,
-    Panel,
     Paragraph,
     Subsection,
 )
+from leaderboard.choices import CONTEXT_FACETS, Choice, Choices, context_values
 from leaderboard.contexts import (
     LEVEL_WORDS,
     PASSES_WORDS,
     POLICY_WORDS,
     Context,
     Size,
-    by_context,
+    ordered_contexts,
     slug,
 )
+from leaderboard.downloads import context_base, links
 from leaderboard.format import percent
+from leaderboard.leaders import leaders_table
 from leaderboard.page import Page
-from leaderboard.ranking import baseline, grouped, noise_floor
+from leaderboard.ranking import Group, baseline, grouped, noise_floor, ranks_by
 from leaderboard.results import EXACTNESS_HELP, EXACTNESS_TITLES, Result, View
 from leaderboard.standings import group_table, quantities
 
-FACETS = ("Passes", "Level", "Batch", "Type", "Width", "Size")
+_USUAL_PX = 512
+"""Side of the images that are shown before anything was chosen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """One ranking."""
+
+    context: Context
+    size: Size
+    results: tuple[Result, ...]
+    choice: Choice
+
+
+def places(view: View) -> tuple[Place, ...]:
+    """Return every ranking of the site, most asked for first."""
+    return tuple(
+        Place(
+            context=context,
+            size=size,
+            results=results,
+            choice=Choice(
+                path=ranking(context, size),
+                values=(*context_values(view, context), (size.slug, size.short)),
+            ),
+        )
+        for context, sizes in ordered_contexts(view)
+        for size, results in sizes.items()
+    )
+
+
+def usual(found: Sequence[Place]) -> Place:
+    """Return what is shown before anything was chosen: images of usual size."""
+    first = [p for p in found if p.context == found[0].context]
+    return min(first, key=lambda p: (_distance(p.size), p.size.order))
+
+
+def _distance(size: Size) -> float:
+    return abs(size.resolution_px - _USUAL_PX) if size.resolution_px else float("inf")
 
 
 def _documents(view: View) -> Iterator[Document]:
-    if not view.machines:
+    found = places(view)
+    if not found:
         yield _empty()
-        return
-    contexts = by_context(view.results)
-    for number, hardware_id in enumerate(view.machines):
-        chosen = {c: sizes for c, sizes in contexts.items() if c.hardware_id == hardware_id}
-        panels = tuple(
-            _panel(view, context, size, results)
-            for context, sizes in chosen.items()
-            for size, results in sizes.items()
+    else:
+        sizes = sorted({p.size for p in found}, key=lambda s: s.order)
+        choices = Choices(
+            (*CONTEXT_FACETS, "Size"),
+            [p.choice for p in found],
+            last=[(s.slug, s.short) for s in sizes],
         )
-        paths = [f"leaderboard/{slug(hardware_id)}.html"]
-        # the best covered machine is also what the head of every page links to
-        paths += ["leaderboard.html"] if number == 0 else []
-        for path in paths:
-            yield Document(
-                path=path,
-                title="Leaderboard",
-                summary="Latency, throughput and memory of every variant, ranked with ties.",
-                context=view.machine_title(hardware_id),
-                blocks=tuple(_blocks(view, hardware_id, panels)),
-            )
+        first = usual(found)
+        for place in found:
+            document = _ranking(view, place, choices)
+            yield document
+            if place is first:
+                yield replace(
+                    document,
+                    path="leaderboard.html",
+                    title="Leaderboard",
+                    context=f"{document.context}: {document.title}",
+                    permanent=document.path,
+                )
+    for hardware_id in view.machines:
+        yield _index(view, hardware_id, [p for p in found if p.context.hardware_id == hardware_id])
 
 
 def _empty() -> Document:
@@ -65,76 +109,54 @@ def _empty() -> Document:
     )
 
 
-def _blocks(view: View, hardware_id: str, panels: tuple[Panel, ...]) -> Iterator[Block]:
-    yield Paragraph(
-        (
-            (
-                "Each table is one ranking: one machine, one type, one direction, one level, one "
-                "batch "
-                "policy, one size and one kind of function. Rows that cannot be told apart share a "
-                "rank, written with an equals sign."
-            ),
-        ),
-        "lead",
+def _ranking(view: View, place: Place, choices: Choices) -> Document:
+    context = place.context
+    title = f"{place.size.title}, {PASSES_WORDS[context.passes]}"
+    return Document(
+        path=place.choice.path,
+        title=title,
+        summary=f"Ranking on {view.machine_title(context.hardware_id)}: {title}.",
+        context=view.machine_title(context.hardware_id),
+        blocks=tuple(_blocks(view, place, choices)),
     )
-    if len(view.machines) > 1:
-        yield Paragraph(tuple(_machine_links(view, hardware_id)))
-    run_ids = view.machines[hardware_id].run_ids
-    if any(view.runs[run_id].run.conditions.busy for run_id in run_ids if run_id in view.runs):
+
+
+def _blocks(view: View, place: Place, choices: Choices) -> Iterator[Block]:
+    context, results = place.context, place.results
+    yield choices.facets(place.choice)
+    yield Paragraph(_conditions(context, results), "small")
+    if any(r.busy for r in results):
         yield Notice(
-            ("A run of this machine was made while other work kept it busy; its rows are marked.",),
+            ("Other work kept the machine busy while some rows were measured; they are marked.",),
             "warning",
         )
-    if panels:
-        yield Chooser(
-            id="leaderboard", facets=FACETS, panels=panels, filter_label="Show only rows with"
-        )
-    else:
-        yield Paragraph(("This machine has no timed results yet.",))
-
-
-def _machine_links(view: View, current: str) -> Iterator[str | Link]:
-    yield "Machine: "
-    for number, hardware_id in enumerate(view.machines):
-        if number:
-            yield " \N{MIDDLE DOT} "
-        title = view.machine_title(hardware_id)
-        same = hardware_id == current
-        yield title if same else Link(title, f"leaderboard/{slug(hardware_id)}.html")
-
-
-def _panel(view: View, context: Context, size: Size, results: tuple[Result, ...]) -> Panel:
-    # where the batch is not 1 it may differ between rows: then tokens per second rank
-    metric, better = ("latency", "lower") if context.batch_policy == "one" else (
-        "throughput", "higher",
-    )  # fmt: skip
-    chosen = quantities(results, metric=metric, better="lower" if better == "lower" else "higher")
+    metric, better = ranks_by(context.batch_policy)
+    chosen = quantities(results, metric=metric, better=better)
     base = baseline(results, metric)
-    panel_id = slug(f"{context.slug}-{size.slug}")
-    blocks: list[Block] = [Paragraph(_conditions(context, results), "small")]
-    for group in grouped(view, results, metric=metric, better=chosen.better):
-        table_id = f"{panel_id}-{group.exactness}"
-        table = group_table(view, group, chosen, id_=table_id, baseline=base, full=True)
-        blocks.append(
-            Subsection(
-                f"{table_id}-part",
-                EXACTNESS_TITLES[group.exactness],
-                (Paragraph((EXACTNESS_HELP[group.exactness],), "small"), table),
-            )
+    groups = grouped(view, results, metric=metric, better=better)
+    yield Filter("Show only rows with")
+    for group in groups:
+        table = group_table(view, group, chosen, id_=group.exactness, baseline=base, full=True)
+        help_ = Paragraph((EXACTNESS_HELP[group.exactness],), "small")
+        yield Subsection(
+            f"{group.exactness}-part", EXACTNESS_TITLES[group.exactness], (help_, table)
         )
-    return Panel(
-        id=panel_id,
-        title=f"{size.title}, {PASSES_WORDS[context.passes]}",
-        values=(
-            (context.passes, PASSES_WORDS[context.passes]),
-            (context.level, LEVEL_WORDS[context.level]),
-            (context.batch_policy, POLICY_WORDS[context.batch_policy]),
-            (context.dtype, context.dtype),
-            (f"h{context.heads}d{context.head_dim}{'c' if context.causal else ''}", context.width),
-            (size.slug, size.title),
-        ),
-        blocks=tuple(blocks),
-    )
+    yield Paragraph(tuple(_onward(context, groups, base)))
+    yield links(("All rows of this machine and context, at every size,", context_base(context)))
+
+
+def _onward(
+    context: Context, groups: tuple[Group, ...], base: Result | None
+) -> Iterator[str | Link]:
+    leaders = [p.result for g in groups for p in g.ranked[:2]]
+    first = [base] if base else []
+    compared = (*first, *(r for r in leaders if r not in first))
+    if len(compared) > 1 and context.batch_policy == "one":
+        yield Link("Compare the leaders", comparison(compared))
+        yield " \N{MIDDLE DOT} "
+    yield Link("Every ranking of this machine", f"leaderboard/{slug(context.hardware_id)}.html")
+    yield " \N{MIDDLE DOT} "
+    yield Link("About this machine", machine(context.hardware_id))
 
 
 def _conditions(context: Context, results: tuple[Result, ...]) -> Inline:
@@ -147,9 +169,53 @@ def _conditions(context: Context, results: tuple[Result, ...]) -> Inline:
     return (
         (
             f"{context.dtype}, {LEVEL_WORDS[context.level]}, {POLICY_WORDS[context.batch_policy]}, "
-            f"{context.width}. {known}"
+            f"{context.width}. Rows that cannot be told apart share a rank, written with an equals "
+            f"sign. {known}"
         ),
     )
 
 
-PAGE = Page(title="Leaderboard", path="leaderboard.html", order=1, documents=_documents)
+def _index(view: View, hardware_id: str, found: Sequence[Place]) -> Document:
+    title = view.machine_title(hardware_id)
+    contexts: Mapping[Context, list[Place]] = {}
+    blocks: list[Block] = [
+        Paragraph(
+            (
+                (
+                    "Every ranking of this machine, and who leads it. Nothing is ranked across "
+                    "machines, types, directions, levels, batches, sizes or kinds of function."
+                ),
+            ),
+            "lead",
+        )
+    ]
+    for place in found:
+        contexts.setdefault(place.context, []).append(place)
+    for context, mine in contexts.items():
+        id_ = f"in-{context.slug}"
+        words = f"{LEVEL_WORDS[context.level]}, {POLICY_WORDS[context.batch_policy]}"
+        heading = f"{PASSES_WORDS[context.passes].capitalize()}, {words}"
+        table = leaders_table(
+            view, [(p.size, p.results, p.choice.path) for p in mine], id_=f"{id_}-table",
+            policy=context.batch_policy,
+        )  # fmt: skip
+        note = Paragraph((f"{context.dtype}, {context.width}.",), "small")
+        blocks.append(Subsection(id_, heading, (note, table)))
+    if not found:
+        blocks.append(Paragraph(("This machine has no timed results yet.",)))
+    return Document(
+        path=f"leaderboard/{slug(hardware_id)}.html",
+        title="Rankings of one machine",
+        summary=f"Every ranking of {title}, and who leads it.",
+        context=title,
+        blocks=tuple(blocks),
+    )
+
+
+PAGE = Page(
+    title="Leaderboard",
+    path="leaderboard.html",
+    order=1,
+    documents=_documents,
+    about="Every context, size and column, with failures.",
+)

@@ -1,12 +1,15 @@
-"""One document a machine: environment, ceilings, how quiet it was, its runs and its failures."""
+"""One document a machine: environment, ceilings, its runs and its failures."""
 
 from collections import Counter
 from collections.abc import Iterator
 
 from bench.model import Ceiling
 from bench.table import MachineEntry, RunEntry
+from leaderboard.addresses import of_context
+from leaderboard.addresses import run as run_address
 from leaderboard.blocks import (
     Block,
+    Bullets,
     Cell,
     Code,
     Disclosure,
@@ -19,23 +22,17 @@ from leaderboard.blocks import (
     Paragraph,
     Row,
     Section,
-    Subsection,
     Table,
-    VariantName,
 )
-from leaderboard.contexts import context_of, size_of, slug
-from leaderboard.format import (
-    MISSING,
-    Quantity,
-    count_of,
-    day,
-    listed,
-    measure,
-    percent,
-    whole,
+from leaderboard.contexts import (
+    LEVEL_WORDS,
+    PASSES_WORDS,
+    POLICY_WORDS,
+    ordered_contexts,
+    slug,
 )
+from leaderboard.format import MISSING, Quantity, count_of, day, listed, measure, percent, whole
 from leaderboard.page import Page
-from leaderboard.provenance import case_slug, detail
 from leaderboard.results import OUTCOME_WORDS, Result, View
 
 _UNITS: dict[str, Quantity] = {"flop/s": "flop/s", "byte/s": "byte/s", "s": "s", "op/s": "op/s"}
@@ -102,12 +99,13 @@ def _index(view: View) -> Document:
 def _blocks(view: View, machine: MachineEntry) -> Iterator[Block]:
     runs = [view.runs[run_id] for run_id in machine.run_ids]
     newest = runs[0]
+    id_ = slug(machine.hardware_id)
     if newest.run.conditions.busy:
         yield Notice(
             ("Other work ran on this machine during its newest run; its rows are marked.",),
             "warning",
         )
-    yield Paragraph((Link("Its leaderboard", f"leaderboard/{slug(machine.hardware_id)}.html"),))
+    yield Paragraph((Link("Every ranking of this machine", f"leaderboard/{id_}.html"),))
     yield Section("environment", "Environment", (
         Facts(tuple(_environment(machine))),
         Disclosure("Packages and settings", (
@@ -121,12 +119,69 @@ def _blocks(view: View, machine: MachineEntry) -> Iterator[Block]:
         Paragraph(("The best of all repetitions; efficiency is relative to these.",), "small"),
         _ceilings(newest),
     ))  # fmt: skip
-    yield Section("runs", "Runs", tuple(_run(entry) for entry in runs))
+    yield Section("runs", "Runs", (_runs(runs),))
     mine = [r for r in view.results if r.hardware_id == machine.hardware_id]
     yield Section("failures", "Failures", (
         Paragraph((_failure_words(mine),)),
-        _failures(view, mine),
+        Bullets(tuple(_maps(view, machine.hardware_id))),
     ))  # fmt: skip
+
+
+def _runs(runs: list[RunEntry]) -> Table:
+    return Table(
+        id="runs-table",
+        caption="Runs of this machine, newest first",
+        heads=(
+            Head(title="Run"),
+            Head(title="Plan"),
+            Head(title="torch", secondary=True),
+            Head(title="Measured", number=True),
+            Head(title="Failed", number=True, secondary=True),
+            Head(title="Noise floor", number=True, secondary=True,
+                 help="Nine in ten repetitions of the same case differ by less."),
+            Head(title="State"),
+        ),
+        rows=tuple(
+            Row(
+                (
+                    Cell((Link(day(e.run.created), run_address(e.run.run_id)),), e.run.created),
+                    Cell((e.run.plan,)),
+                    Cell((e.run.environment.torch,)),
+                    Cell((whole(e.outcomes.get("ok", 0)),), e.outcomes.get("ok", 0)),
+                    Cell((whole(_failed(e)),), _failed(e)),
+                    Cell((MISSING if e.noise_floor is None else percent(e.noise_floor),),
+                         e.noise_floor),
+                    Cell((", ".join(_states(e)) or "quiet",)),
+                )
+            )
+            for e in runs
+        ),
+        empty="No run.",
+        show_caption=False,
+    )  # fmt: skip
+
+
+def _failed(entry: RunEntry) -> int:
+    return sum(number for kind, number in entry.outcomes.items() if kind != "ok")
+
+
+def _states(entry: RunEntry) -> Iterator[str]:
+    if entry.run.conditions.busy:
+        yield "busy"
+    if entry.stale:
+        yield "stale"
+    if entry.run.dirty:
+        yield "uncommitted changes"
+
+
+def _maps(view: View, hardware_id: str) -> Iterator[Inline]:
+    for context, _sizes in ordered_contexts(view):
+        if context.hardware_id == hardware_id:
+            words = (
+                f"{PASSES_WORDS[context.passes]}, {LEVEL_WORDS[context.level]}, "
+                f"{POLICY_WORDS[context.batch_policy]}, {context.dtype}, {context.width}"
+            )
+            yield (Link(f"Failure map: {words}", of_context("failures", context)),)
 
 
 def _environment(machine: MachineEntry) -> Iterator[tuple[str, Inline]]:
@@ -187,61 +242,6 @@ def _spread(ceiling: Ceiling, best: float) -> str:
     return percent((max(ceiling.samples) - min(ceiling.samples)) / best)
 
 
-def _run(entry: RunEntry) -> Subsection:
-    run, conditions = entry.run, entry.run.conditions
-    commit: Inline = ("none: not a git checkout",)
-    if run.commit:
-        commit = (Code(run.commit[:12]), " with uncommitted changes" if run.dirty else "")
-    noise: Inline = ("not known: too few pairs",)
-    if entry.noise_floor is not None:
-        sequential = entry.noise_floor_sequential
-        words = f"{percent(entry.noise_floor)} interleaved"
-        if sequential is not None:
-            words += f"; one side after the other it would be {percent(sequential)}"
-        noise = (words,)
-    drift: Inline = ("not known",)
-    if entry.drift is not None:
-        sign = "\N{MINUS SIGN}" if entry.drift.change < 0 else "+"
-        drift = (
-            (
-                f"{sign}{percent(abs(entry.drift.change))} from start to end, spread "
-                f"{percent(entry.drift.spread)} over {count_of(entry.drift.visits, 'visit')}"
-            ),
-        )
-    load = conditions.foreign_load
-    pairs: list[tuple[str, Inline]] = [
-        ("Run", (Code(run.run_id),)),
-        ("By", (run.submitted_by,)),
-        ("Plan", (run.plan, *((f", only {run.only}",) if run.only else ()))),
-        ("Commit", commit),
-        ("Suite", ((f"{run.suite_version}, protocol {run.protocol.version}"
-                   f"{', stale' if entry.stale else ''}"),)),
-        ("Wall time", (measure("s", conditions.wall_s),)),
-        ("Duty", (f"{percent(entry.duty)} inside measured calls",)),
-        ("Noise floor", noise),
-        ("Drift", drift),
-        ("Other load", (f"{max(load):.2f} CPUs at most" if load else "not sampled",
-                        ", busy" if conditions.busy else ", quiet")),
-        ("Cells", (_cells(entry),)),
-        ("Files", (Link("run.json", f"data/results/{entry.folder}/run.json", download=True),
-                   f" and {count_of(len(run.files), 'file')} on the ", Link("data page", ""
-                                                                                         "data.html"))),
-    ]  # fmt: skip
-    return Subsection(
-        f"run-{slug(run.run_id)}", f"{day(run.created)}, plan {run.plan}", (Facts(tuple(pairs)),)
-    )
-
-
-def _cells(entry: RunEntry) -> str:
-    words = [f"{whole(entry.outcomes.get('ok', 0))} measured"]
-    words += [
-        f"{whole(number)} {OUTCOME_WORDS[kind]}"
-        for kind, number in entry.outcomes.items()
-        if kind in OUTCOME_WORDS and number
-    ]
-    return ", ".join(words)
-
-
 def _failure_words(results: list[Result]) -> str:
     counts = Counter(OUTCOME_WORDS.get(r.outcome, r.outcome) for r in results if not r.ok)
     if not counts:
@@ -250,41 +250,10 @@ def _failure_words(results: list[Result]) -> str:
     return f"{sum(counts.values())} of {count_of(len(results), 'cell')}: {parts}."
 
 
-def _failures(view: View, results: list[Result]) -> Table:
-    failed = [r for r in results if not r.ok]
-    return Table(
-        id="failures-table",
-        caption="Failures",
-        heads=(
-            Head(title="Variant"),
-            Head(title="Case"),
-            Head(title="Outcome"),
-            Head(title="Reason", secondary=True),
-            Head(title="Details", sortable=False),
-        ),
-        rows=tuple(
-            Row(
-                (
-                    Cell((VariantName(r.variant, view.title(r.variant), r.detail),), r.variant),
-                    Cell((_case_words(r),), r.tokens),
-                    Cell((OUTCOME_WORDS.get(r.outcome, r.outcome),), tone="failure"),
-                    Cell((r.reason or "",)),
-                    Cell((detail(view, r, id_=f"failure-{case_slug(r)}"),)),
-                ),
-                "failed",
-            )
-            for r in failed
-        ),
-        empty="No case failed.",
-        show_caption=False,
-    )
-
-
-def _case_words(result: Result) -> str:
-    context = context_of(result)
-    if context is None:
-        return result.task or f"largest size, {result.passes}"
-    return f"{size_of(result).title}, {context.passes.replace('_', ' and ')}, {context.level}"
-
-
-PAGE = Page(title="Machines", path="machines/index.html", order=7, documents=_documents)
+PAGE = Page(
+    title="Machines",
+    path="machines/index.html",
+    order=10,
+    documents=_documents,
+    about="Environment, ceilings, noise and runs of each.",
+)

@@ -146,4 +146,10 @@ def _blocks() -> Iterator[Block]:
     ))  # fmt: skip
 
 
-PAGE = Page(title="Methodology", path="methodology.html", order=8, documents=_documents)
+PAGE = Page(
+    title="Methodology",
+    path="methodology.html",
+    order=52,
+    documents=_documents,
+    about="What is timed, what is not, and what ties mean.",
+)

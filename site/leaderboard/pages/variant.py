@@ -4,6 +4,9 @@ import re
 from collections.abc import Iterator, Mapping
 
 from bench.table import VariantEntry
+from leaderboard import badges
+from leaderboard.addresses import result_address
+from leaderboard.addresses import task as task_address
 from leaderboard.blocks import (
     Block,
     Bullets,
@@ -26,14 +29,22 @@ from leaderboard.blocks import (
     VariantName,
     prose,
 )
-from leaderboard.contexts import PASSES_WORDS, POLICY_WORDS, context_of, size_of, slug
-from leaderboard.format import MISSING, count_of, listed, measure, scale_for, whole
+from leaderboard.contexts import (
+    PASSES_WORDS,
+    POLICY_WORDS,
+    Context,
+    Size,
+    context_of,
+    size_of,
+    slug,
+)
+from leaderboard.format import MISSING, Quantity, count_of, listed, measure, whole
 from leaderboard.mathematics import formula
-from leaderboard.page import Page
-from leaderboard.pages.accuracy import trained
-from leaderboard.provenance import case_slug, detail, flags
+from leaderboard.page import Page, RawFile
+from leaderboard.provenance import flags
 from leaderboard.results import EXACTNESS_HELP, OUTCOME_WORDS, Result, View
 from leaderboard.standings import EXACTNESS_BADGES
+from leaderboard.trainings import trained
 
 _TRAITS: Mapping[str, tuple[str, str]] = {
     "causal": ("Computes a causal form.", "Has no causal form and refuses to pretend."),
@@ -70,15 +81,17 @@ _COMMIT = re.compile(
 
 def _documents(view: View) -> Iterator[Document]:
     yield _index(view)
+    badged = frozenset(file.path for file in badges.files(view))
     for entry in view.variants.values():
         yield Document(
             path=f"variants/{entry.name}.html",
             title=entry.title,
             summary=f"{entry.title}: formula, source, limits and measured results.",
             context="Variant",
-            blocks=tuple(_blocks(view, entry)),
+            blocks=tuple(_blocks(view, entry, badged)),
         )
-    for name in sorted({r.variant for r in view.results} - view.variants.keys()):
+    shown = (*view.results, *view.superseded)
+    for name in sorted({r.variant for r in shown} - view.variants.keys()):
         yield _gone(view, name)
 
 
@@ -146,7 +159,7 @@ def _power(order: float) -> str:
     return "" if order == 1 else f"{order:g}".translate(digits)
 
 
-def _blocks(view: View, entry: VariantEntry) -> Iterator[Block]:
+def _blocks(view: View, entry: VariantEntry, badged: frozenset[str]) -> Iterator[Block]:
     exactness = view.exactness(entry.name)
     yield Paragraph((EXACTNESS_BADGES[exactness], " ", EXACTNESS_HELP[exactness]))
     yield formula(entry.formula)
@@ -156,6 +169,7 @@ def _blocks(view: View, entry: VariantEntry) -> Iterator[Block]:
     yield Section("use", "How to call it", (CodeBlock(_snippet(entry)),))
     if entry.options:
         yield Section("options", "Options", (_options(entry),))
+    yield Section("cost", "What it costs", tuple(_costs(view, entry)))
     yield Section("traits", "Traits", (
         Paragraph(("Each is tested in both directions.",), "small"),
         Bullets(tuple(
@@ -168,7 +182,68 @@ def _blocks(view: View, entry: VariantEntry) -> Iterator[Block]:
         if entry.deviations
         else Paragraph(("None known.",)),
     ))  # fmt: skip
-    yield Section("results", "Results", tuple(_results(view, entry.name)))
+    yield Section("results", "Results", tuple(_results(view, entry.name, badged)))
+
+
+def _costs(view: View, entry: VariantEntry) -> Iterator[Block]:
+    """Arithmetic, parameters and memory of the reference layer; they are the same everywhere."""
+    found: dict[Size, Result] = {}
+    for r in view.results:
+        if (
+            r.variant == entry.name and r.stimulus == "workload" and r.backend == "reference"
+            and not r.options and r.level == "layer" and r.passes == "forward" and r.ok
+            and r.batch_policy == "one" and not r.causal and "flops" in r.numbers
+        ):  # fmt: skip
+            found.setdefault(size_of(r), r)
+    if not found:
+        yield Paragraph(("Nothing has been measured yet.",))
+        return
+    first = next(iter(found.values()))
+    yield Paragraph(
+        (
+            (
+                f"One sequence through the reference layer, forward, {first.heads} heads of "
+                f"{first.head_dim} channels. Papers print MACs."
+            ),
+        ),
+        "small",
+    )
+    sizes = sorted(found, key=lambda s: s.order)
+
+    def column(metric: str, quantity: Quantity, share: float = 1.0) -> list[Cell]:
+        cells: list[Cell] = []
+        for size in sizes:
+            number = found[size].numbers.get(metric)
+            cells.append(
+                Cell((MISSING,), tone="muted")
+                if number is None
+                else Cell((measure(quantity, share * number.value),), share * number.value)
+            )
+        return cells
+
+    columns = [
+        ("FLOPs", False, column("flops", "flop")),
+        ("MACs", True, column("flops", "mac", 0.5)),
+        ("Parameters", False, column("parameters", "count")),
+        ("State", True, column("state_floats", "count")),
+        ("Peak memory", False, column("peak_memory", "byte")),
+    ]
+    help_ = {"State": "Numbers kept between tokens, where the mechanism has a state."}
+    yield Table(
+        id="cost-table",
+        caption="Cost of one layer",
+        heads=(
+            Head(title="Size", ordered=True),
+            *(Head(title=t, number=True, secondary=s, help=help_.get(t)) for t, s, _ in columns),
+        ),
+        rows=tuple(
+            Row((Cell((size.title,), size.tokens), *(cells[at] for _, _, cells in columns)))
+            for at, size in enumerate(sizes)
+        ),
+        empty="",
+        show_caption=False,
+        sortable=False,
+    )
 
 
 def _facts(entry: VariantEntry) -> Iterator[tuple[str, Inline]]:
@@ -225,7 +300,7 @@ def _options(entry: VariantEntry) -> Table:
     )
 
 
-def _results(view: View, name: str) -> Iterator[Block]:
+def _results(view: View, name: str, badged: frozenset[str]) -> Iterator[Block]:
     mine = [r for r in view.results if r.variant == name]
     if not mine:
         yield Paragraph(("No results yet.",))
@@ -235,72 +310,93 @@ def _results(view: View, name: str) -> Iterator[Block]:
         if not here:
             continue
         id_ = slug(hardware_id)
+        busy = "Other work kept this machine busy. " if any(r.busy for r in here) else ""
+        badge = badges.badge_path(name, hardware_id)
         blocks: list[Block] = [
-            Paragraph((Link("About this machine", f"machines/{id_}.html"),), "small")
+            Paragraph(
+                (
+                    f"Latency of one call; each cell leads to its samples and provenance. {busy}",
+                    Link("About this machine", f"machines/{id_}.html"),
+                    *((" \N{MIDDLE DOT} ", Link("Badge", badge)) if badge in badged else ()),
+                ),
+                "small",
+            )
         ]
-        timed = [r for r in here if r.stimulus == "workload"]
-        if timed:
-            blocks.append(_timed(view, timed, f"timed-{id_}"))
+        for kind, title in (("images", "Images"), ("sequences", "Sequences and other grids")):
+            timed = [
+                r for r in here if r.stimulus == "workload" and r.is_image == (kind == "images")
+            ]
+            if timed:
+                blocks.append(_timed(timed, f"{kind}-{id_}", title))
         blocks += _accuracies(view, here)
+        blocks += _searches(here)
         yield Subsection(f"on-{id_}", view.machine_title(hardware_id), tuple(blocks))
 
 
-def _timed(view: View, results: list[Result], id_: str) -> Table:
-    ordered = sorted(results, key=_order)
-    latencies = [r.numbers["latency"].value for r in ordered if "latency" in r.numbers]
-    peaks = [r.numbers["peak_memory"].value for r in ordered if "peak_memory" in r.numbers]
-    clock, memory = scale_for("s", latencies), scale_for("byte", peaks)
-    error = scale_for("relative", ())
-    rows: list[Row] = []
-    for result in ordered:
+def _timed(results: list[Result], id_: str, title: str) -> Table:
+    """One row an execution and context, one column a size."""
+    sizes = sorted({size_of(r) for r in results}, key=lambda s: s.order)
+    lines: dict[tuple[Context, str, str], dict[Size, Result]] = {}
+    for result in results:
         context = context_of(result)
-        if context is None:
-            continue
-        latency = result.numbers.get("latency") if result.ok else None
-        peak = result.numbers.get("peak_memory") if result.ok else None
-        wrong = result.numbers.get("error") if result.ok else None
-        words = OUTCOME_WORDS.get(result.outcome, result.outcome)
-        policy = "" if context.batch_policy == "one" else f", {POLICY_WORDS[context.batch_policy]}"
-        nothing = Cell((MISSING,), tone="muted")
+        if context is not None:
+            key = (context, result.backend, result.options)
+            lines.setdefault(key, {})[size_of(result)] = result
+    rows: list[Row] = []
+    for context, backend, options in sorted(lines, key=lambda key: (key[0].order, *key[1:])):
+        at = lines[context, backend, options]
+        policy = POLICY_WORDS[context.batch_policy]
+        passes = PASSES_WORDS[context.passes]
+        mask = ", causal" if context.causal else ""
+        words = f"{passes}, {context.level}, {policy}, {context.dtype}{mask}"
         rows.append(
             Row(
                 (
-                    Cell((size_of(result).title, *flags(result)), result.tokens),
-                    Cell(((f"{PASSES_WORDS[context.passes]}, {context.level}, {context.dtype}"
-                          f"{policy}{', causal' if context.causal else ''}"),)),
-                    Cell((result.backend, *((f" {result.options}",) if result.options else ())),),
-                    Cell((words,), tone="failure") if not result.ok else
-                    nothing if latency is None else
-                    Cell((clock.text(latency.value),), latency.value),
-                    nothing if peak is None else Cell((memory.text(peak.value),), peak.value),
-                    nothing if wrong is None else Cell((error.text(wrong.value),), wrong.value),
-                    Cell((detail(view, result, id_=f"{id_}-{case_slug(result)}"),)),
-                ),
-                "plain" if result.ok else "failed",
+                    Cell((backend, *((f" {options}",) if options else ())), f"{backend} {options}"),
+                    Cell((words,)),
+                    *(_latency(at.get(size)) for size in sizes),
+                )
             )
-        )  # fmt: skip
+        )
     return Table(
         id=id_,
-        caption="Timed cases",
+        caption=title,
         heads=(
-            Head(title="Size", ordered=True),
-            Head(title="What ran"),
-            Head(title="Execution", secondary=True),
-            Head(title="Latency", unit=clock.unit, number=True),
-            Head(title="Peak memory", unit=memory.unit, number=True, secondary=True),
-            Head(title="Error", number=True, secondary=True,
-                 help="Largest difference from the float64 reference, relative."),
-            Head(title="Details", sortable=False),
+            Head(title="Execution"),
+            Head(title="What ran", secondary=True),
+            *(Head(title=_short(size), number=True, help=size.title) for size in sizes),
         ),
         rows=tuple(rows),
         empty="No results yet.",
-        show_caption=False,
-    )  # fmt: skip
+        sticky=True,
+    )
 
 
-def _order(result: Result) -> tuple[object, ...]:
-    context = context_of(result)
-    return (context.order if context else (), size_of(result).order, result.backend, result.options)
+def _short(size: Size) -> str:
+    return f"{size.resolution_px} px" if size.resolution_px else whole(size.tokens)
+
+
+def _latency(result: Result | None) -> Cell:
+    if result is None:
+        return Cell((MISSING,), tone="muted")
+    if not result.ok:
+        word = OUTCOME_WORDS.get(result.outcome, result.outcome)
+        return Cell((Link(word, result_address(result)),), tone="failure")
+    number = result.numbers.get("latency")
+    if number is None:
+        return Cell((Link("not timed", result_address(result)),), tone="muted")
+    link = Link(measure("s", number.value), result_address(result))
+    return Cell((link, *flags(result, busy=False)), number.value)
+
+
+def _searches(here: list[Result]) -> Iterator[Block]:
+    found = [r for r in here if r.stimulus == "frontier" and "largest_tokens" in r.numbers]
+    for result in sorted(found, key=lambda r: (r.backend, r.passes != "forward", r.case_id)):
+        most = whole(round(result.numbers["largest_tokens"].value))
+        budget = measure("byte", result.memory_budget_bytes or 0)
+        passes = PASSES_WORDS.get(result.passes or "", "")
+        words = f"Most tokens in {budget}, {passes}, {result.backend}: "
+        yield Paragraph((words, Link(most, result_address(result)), "."))
 
 
 def _accuracies(view: View, here: list[Result]) -> Iterator[Block]:
@@ -315,9 +411,13 @@ def _accuracies(view: View, here: list[Result]) -> Iterator[Block]:
                         f"Accuracy on {view.tasks[task].title}: {measure('fraction', one.mean)}"
                         f"{interval}, mean of {count_of(len(one.seeds), 'seed')}. "
                     ),
-                    Link("Compare", "accuracy.html"),
+                    Link("Compare", task_address(task)),
                 )
             )
+
+
+def _files(view: View) -> Iterator[RawFile]:
+    yield from badges.files(view)
 
 
 def _gone(view: View, name: str) -> Document:
@@ -328,9 +428,16 @@ def _gone(view: View, name: str) -> Document:
         context="Variant",
         blocks=(
             Paragraph(("This variant is no longer in the tree; its results are stale.",), "lead"),
-            Section("results", "Results", tuple(_results(view, name))),
+            Section("results", "Results", tuple(_results(view, name, frozenset()))),
         ),
     )
 
 
-PAGE = Page(title="Variants", path="variants/index.html", order=6, documents=_documents)
+PAGE = Page(
+    title="Variants",
+    path="variants/index.html",
+    order=9,
+    documents=_documents,
+    files=_files,
+    about="Formula, cost, source, limits and results of each.",
+)

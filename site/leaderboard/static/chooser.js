@@ -49,12 +49,14 @@
     selects.forEach((select, facet) => select.addEventListener("change", () => {
       const panel = nearest(facet);
       show(panel, true);
-      history.replaceState(null, "", `#${panel.element.id}`);
+      history.replaceState(null, "", `${location.search}#${panel.element.id}`);
     }));
     if (filter) filter.addEventListener("input", applyFilter);
     form.addEventListener("submit", (event) => event.preventDefault());
     window.addEventListener("hashchange", () => { if (named()) show(named(), true); });
     form.hidden = false;
     show(named() || panels[0], false);
+    const wanted = location.hash.slice(1);
+    if (wanted && !document.getElementById(wanted)) window.attnbenchState.missing(`the part ${wanted}`);
   });
 })();

@@ -3,6 +3,7 @@
   "use strict";
   const source = document.currentScript.dataset.plotly;
   const wide = matchMedia("(min-width: 46rem)");
+  const state = window.attnbenchState;
   const drawings = new Map();
   let library = null;
 
@@ -101,9 +102,23 @@
     });
   };
 
+  const buttons = (holder) => [...holder.parentElement.querySelectorAll(".key button")];
+  const named = (holder) => `lines-${holder.parentElement.id.split("-")[0]}`;
+
+  /* The lines that a link names, exactly; what is new since then stays hidden. */
+  const restore = (holder) => {
+    const wanted = state.get(named(holder));
+    if (wanted === null) return;
+    const names = new Set(wanted.split(",").filter((name) => name && name !== "none"));
+    for (const button of buttons(holder)) {
+      button.setAttribute("aria-pressed", String(names.delete(button.dataset.name)));
+    }
+    for (const name of names) state.missing(`the line ${name}`);
+  };
+
   const draw = (holder) => {
     const drawing = JSON.parse(document.getElementById(holder.dataset.figure).textContent);
-    const key = holder.parentElement.querySelectorAll(".key button");
+    const key = buttons(holder);
     const style = getComputedStyle(document.documentElement);
     const shown = drawing.data.map(() => true);
     key.forEach((button) => button.dataset.series.split(" ").forEach((number) => {
@@ -135,13 +150,16 @@
   const begin = (holder) => {
     if (drawings.has(holder)) return;
     drawings.set(holder, true);
+    restore(holder);
     loaded().then(() => draw(holder)).catch(() => {
       holder.querySelector(".waiting").textContent = "The figure could not be drawn. Its data stand below.";
     });
-    holder.parentElement.querySelectorAll(".key button").forEach((button) => {
+    buttons(holder).forEach((button) => {
       button.addEventListener("click", () => {
         const pressed = button.getAttribute("aria-pressed") === "true";
         button.setAttribute("aria-pressed", String(!pressed));
+        const shown = buttons(holder).filter((one) => one.getAttribute("aria-pressed") === "true");
+        state.set({ [named(holder)]: shown.map((one) => one.dataset.name).join(",") || "none" });
         loaded().then(() => draw(holder));
       });
     });
@@ -153,6 +171,10 @@
     }
   }, { rootMargin: "400px" });
   document.querySelectorAll(".drawing").forEach((holder) => near.observe(holder));
+  window.attnbenchFigures = {
+    /* Draws a figure that a script made, or made anew. */
+    draw: (holder) => { drawings.set(holder, true); return loaded().then(() => draw(holder)); },
+  };
 
   const again = () => { if (window.Plotly) for (const holder of drawings.keys()) draw(holder); };
   document.addEventListener("themechange", again);

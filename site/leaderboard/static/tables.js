@@ -1,6 +1,7 @@
 /* Sorting by column and filtering by text, for tables that are complete without it. */
 (() => {
   "use strict";
+  const state = window.attnbenchState;
   const last = (direction) => (one, other) => {
     const missing = (value) => value === "" || value === null || Number.isNaN(value);
     if (missing(one) || missing(other)) return missing(one) - missing(other);
@@ -15,22 +16,42 @@
     },
   });
 
+  const named = (cell) => cell.querySelector(".word").textContent.toLowerCase().replace(/[^a-z0-9]+/g, "-");
+  const wanted = () => {
+    const [table, column, direction] = (state.get("sort") || "").split(".");
+    return { table, column, direction: direction === "desc" ? "desc" : "asc" };
+  };
+
   const enhance = (table) => {
     if (DataTable.isDataTable(table)) return new DataTable.Api(table);
-    const columns = [...table.tHead.rows[0].cells].map((cell) => ({
+    const heads = [...table.tHead.rows[0].cells];
+    const names = heads.map(named);
+    const columns = heads.map((cell) => ({
       type: "measured" in cell.dataset ? "measured" : "string",
       orderable: cell.dataset.orderable !== "false",
     }));
-    return new DataTable(table, {
-      columns, paging: false, info: false, order: [], autoWidth: false,
+    const sorted = wanted();
+    const at = sorted.table === table.id ? names.indexOf(sorted.column) : -1;
+    if (sorted.table === table.id && at < 0) state.missing(`the column ${sorted.column}`);
+    const made = new DataTable(table, {
+      columns, paging: false, info: false, order: at < 0 ? [] : [[at, sorted.direction]], autoWidth: false,
       layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
     });
+    let drawn = JSON.stringify(made.order());
+    made.on("order.dt", () => {
+      const order = made.order();
+      if (JSON.stringify(order) === drawn) return;
+      drawn = JSON.stringify(order);
+      const [column, direction] = order[0] || [];
+      state.set({ sort: direction ? `${table.id}.${names[column]}.${direction}` : null });
+    });
+    return made;
   };
+  const sortable = (within) => within.querySelectorAll("table[data-sortable]");
 
   window.attnbenchTables = {
-    enhance: (within) => within.querySelectorAll("table[data-sortable]").forEach(enhance),
-    filter: (within, words) => within.querySelectorAll("table[data-sortable]").forEach((table) =>
-      enhance(table).search(words).draw()),
+    enhance: (within) => sortable(within).forEach(enhance),
+    filter: (within, text) => sortable(within).forEach((table) => enhance(table).search(text).draw()),
   };
 
   const seen = new IntersectionObserver((entries) => {
@@ -40,5 +61,28 @@
       enhance(entry.target);
     }
   }, { rootMargin: "300px" });
-  document.querySelectorAll("table[data-sortable]").forEach((table) => seen.observe(table));
+  sortable(document).forEach((table) => {
+    if (table.id && table.id === wanted().table) enhance(table); else seen.observe(table);
+  });
+
+  const form = document.querySelector("form.rowfilter");
+  if (form) {
+    const input = form.querySelector("input");
+    const said = form.querySelector(".announce");
+    const apply = () => {
+      window.attnbenchTables.filter(document, input.value);
+      const left = document.querySelectorAll("table[data-sortable] tbody tr th[scope=row]").length;
+      said.textContent = input.value ? `${left} rows left` : "";
+    };
+    form.hidden = false;
+    form.addEventListener("submit", (event) => event.preventDefault());
+    input.value = state.get("only") || "";
+    if (input.value) apply();
+    input.addEventListener("input", () => { apply(); state.set({ only: input.value }); });
+    document.addEventListener("keydown", (event) => {
+      if (event.key !== "/" || event.target.closest("input, select, textarea")) return;
+      event.preventDefault();
+      input.focus();
+    });
+  }
 })();

@@ -20,6 +20,13 @@
       button.setAttribute("aria-label", `Colour theme: ${names[chosen]}`);
       button.title = `Colour theme: ${names[chosen]}`;
     };
+    const menu = document.querySelector("details.more");
+    document.addEventListener("click", (event) => { if (!menu.contains(event.target)) menu.open = false; });
+    document.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || !menu.open) return;
+      menu.open = false;
+      menu.querySelector("summary").focus();
+    });
     button.hidden = false;
     say();
     button.addEventListener("click", () => {

@@ -1,0 +1,233 @@
+"""Accuracy against what it costs: the best trade-offs, and everything that they beat."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from leaderboard.addresses import task as task_address
+from leaderboard.axes import Axis
+from leaderboard.blocks import (
+    Block,
+    Chooser,
+    Document,
+    Link,
+    Panel,
+    Paragraph,
+)
+from leaderboard.choices import Choice, Choices
+from leaderboard.contexts import Context, Size, ordered_contexts, slug
+from leaderboard.downloads import links, task_base
+from leaderboard.figures import Point, Series, scatter
+from leaderboard.format import Quantity, listed, percent
+from leaderboard.page import Page
+from leaderboard.results import SIGNS_HELP, Result, View
+from leaderboard.trainings import Trained, of_task, trained, with_results
+
+_LEAD = (
+    "One small model a variant, trained from several seeds with one fixed recipe; bars are 95 % "
+    "intervals over the seeds. The cost is that of one attention layer, measured apart. The line "
+    "joins the variants that none beats in both; what is beaten is faint, never left out."
+)
+_SIDES_PX = (224, 512, 1024)
+"""Image sides whose costs are shown: few, and always the same, so that addresses last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cost:
+    """A quantity on the horizontal axis."""
+
+    metric: str
+    title: str
+    quantity: Quantity
+    policy: str
+    """Batch policy of the results that it is read from."""
+    more: bool = False
+    """More is better."""
+
+
+_COSTS = (
+    _Cost(metric="latency", title="Latency", quantity="s", policy="one"),
+    _Cost(metric="throughput", title="Throughput", quantity="token/s", policy="token_budget",
+          more=True),
+    _Cost(metric="peak_memory", title="Peak memory", quantity="byte", policy="one"),
+    _Cost(metric="flops", title="FLOPs", quantity="flop", policy="one"),
+    _Cost(metric="parameters", title="Parameters", quantity="count", policy="one"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    task: str
+    hardware_id: str
+    side_px: int
+    choice: Choice
+    costs: Mapping[str, Mapping[str, Result]]
+    """By metric, by variant."""
+
+
+def _documents(view: View) -> Iterator[Document]:
+    found = tuple(_places(view))
+    choices = Choices(("Task", "Machine", "Cost at"), [p.choice for p in found])
+    intro = Paragraph((_LEAD,), "lead")
+    for number, place in enumerate(found):
+        entry = view.tasks[place.task]
+        document = Document(
+            path=place.choice.path,
+            title=f"Trade-off: {entry.title}, cost at {place.side_px} px",
+            summary=f"Accuracy on {entry.title} against what it costs.",
+            context=view.machine_title(place.hardware_id),
+            blocks=(intro, choices.facets(place.choice), *_blocks(view, place)),
+        )
+        if number == 0:
+            yield replace(document, path="tradeoff.html", title="Trade-off",
+                          context=f"{document.context}: {entry.title}",
+                          permanent=document.path)  # fmt: skip
+        yield document
+    if not found:
+        nothing = Paragraph(("No accuracy has been measured beside a cost yet.",))
+        yield Document(
+            path="tradeoff.html", title="Trade-off", summary=_LEAD, blocks=(intro, nothing)
+        )
+
+
+def _places(view: View) -> Iterator[_Place]:
+    costs = {
+        hardware_id: {side: _costs(view, hardware_id, side) for side in _SIDES_PX}
+        for hardware_id in view.machines
+    }
+    for task, hardware_id in with_results(view):
+        done = {t.variant for t in trained(of_task(view, task, hardware_id), task)}
+        for side, found in costs[hardware_id].items():
+            if any(done & of.keys() for of in found.values()):
+                yield _Place(
+                    task=task,
+                    hardware_id=hardware_id,
+                    side_px=side,
+                    choice=Choice(
+                        path=f"tradeoff/{slug(task)}/{slug(hardware_id)}/{side}px.html",
+                        values=(
+                            (task, view.tasks[task].title),
+                            (hardware_id, view.machine_title(hardware_id)),
+                            (str(side), f"{side} px"),
+                        ),
+                    ),
+                    costs=found,
+                )
+
+
+def _costs(view: View, hardware_id: str, side_px: int) -> Mapping[str, Mapping[str, Result]]:
+    """Reference layer, forward, default options: a result a variant, for each metric."""
+    return {cost.metric: _of_metric(view, hardware_id, side_px, cost) for cost in _COSTS}
+
+
+def _of_metric(view: View, hardware_id: str, side_px: int, cost: _Cost) -> Mapping[str, Result]:
+    for context, sizes in ordered_contexts(view):
+        if context.hardware_id == hardware_id and _is_usual(context, cost.policy):
+            return {
+                r.variant: r
+                for size, results in sizes.items()
+                if _is_side(size, side_px)
+                for r in results
+                if r.backend == "reference" and not r.options and r.ranked
+                and cost.metric in r.numbers
+            }  # fmt: skip
+    return {}
+
+
+def _is_usual(context: Context, policy: str) -> bool:
+    return (
+        context.passes == "forward"
+        and context.level == "layer"
+        and context.batch_policy == policy
+        and not context.causal
+    )
+
+
+def _is_side(size: Size, side_px: int) -> bool:
+    return size.resolution_px == side_px and not size.extra_tokens
+
+
+def _blocks(view: View, place: _Place) -> Iterator[Block]:
+    entry = view.tasks[place.task]
+    done = trained(of_task(view, place.task, place.hardware_id), place.task)
+    chance = f"Chance: {percent(entry.chance)}. {SIGNS_HELP} "
+    yield Paragraph((chance, Link("The task, and every seed", task_address(place.task))), "small")
+    panels: list[Panel] = []
+    for cost in _COSTS:
+        found = place.costs[cost.metric]
+        both = [t for t in done if t.variant in found]
+        if both:
+            panels.append(_panel(view, place, cost, both, found))
+    yield Chooser(id="costs", facets=("Against",), panels=tuple(panels))
+    yield links(("All rows of this task", task_base(place.task)))
+
+
+def _panel(
+    view: View, place: _Place, cost: _Cost, both: Sequence[Trained], found: Mapping[str, Result]
+) -> Panel:
+    entry = view.tasks[place.task]
+    points = {t.variant: _point(t, found[t.variant].numbers[cost.metric].value) for t in both}
+    best = frontier(tuple(points.values()), more=cost.more)
+    names = [view.title(v) for v, p in points.items() if p in best]
+    figure = scatter(
+        id_=slug(f"tradeoff-{place.task}-{place.hardware_id}-{place.side_px}px-{cost.metric}"),
+        title=f"Accuracy against {cost.title.lower()} of a layer at {place.side_px} px",
+        finding=(
+            f"No variant is both more accurate and {'faster' if cost.more else 'cheaper'} than "
+            f"{listed(sorted(names))}."
+        ),
+        x=Axis(title=f"{cost.title}, forward, one layer", quantity=cost.quantity, log=True),
+        y=Axis(title=f"Accuracy on {entry.title}", quantity="fraction", log=False),
+        series=tuple(
+            Series(
+                variant=t.variant,
+                main=True,
+                points=(points[t.variant],),
+                label=view.title(t.variant) + view.sign(t.variant),
+            )
+            for t in both
+        ),
+        marks=view.marks,
+        frontier=best,
+        floor=(entry.chance, "chance") if _chance_is_near(entry.chance, both) else None,
+        faded=[n for n, t in enumerate(both) if points[t.variant] not in best],
+    )
+    return Panel(
+        id=cost.metric,
+        title=f"Against {cost.title.lower()}",
+        values=((cost.metric, cost.title),),
+        blocks=(figure,),
+    )
+
+
+def _chance_is_near(chance: float, done: Sequence[Trained]) -> bool:
+    """Draw the line where it does not squeeze the points into a corner; the text says it always."""
+    values = [t.mean for t in done]
+    return min(values) - chance < 3 * (max(values) - min(values)) + 0.02
+
+
+def _point(one: Trained, cost: float) -> Point:
+    return Point(x=cost, y=one.mean, low=one.low, high=one.high)
+
+
+def frontier(points: Sequence[Point], *, more: bool) -> tuple[Point, ...]:
+    """Return the points that none beats in both, by x.
+
+    Args:
+        points: y is what more is better of.
+        more: whether more is better of x, too.
+    """
+    found: list[Point] = []
+    sign = -1.0 if more else 1.0
+    for point in sorted(points, key=lambda p: (sign * p.x, -p.y)):
+        if not found or point.y > found[-1].y:
+            found.append(point)
+    return tuple(sorted(found, key=lambda p: p.x))
+
+
+PAGE = Page(
+    title="Trade-off",
+    path="tradeoff.html",
+    order=5,
+    documents=_documents,
+    about="Accuracy against latency, throughput, memory, FLOPs and parameters.",
+)

@@ -1,0 +1,225 @@
+/* The chooser of the home page: machine, size, passes, memory and kind of function in, ranked answer out. */
+(() => {
+  "use strict";
+  const { significant, whole, scaleFor, measure, listed, ranks, load, element, label, nameCell, table, select, labelled } = window.attnbenchTools;
+  const state = window.attnbenchState;
+  const island = document.getElementById("answer");
+  const { contexts, kinds, start } = JSON.parse(document.getElementById("answer-data").textContent);
+  const root = island.dataset.root;
+  const GIB = 2 ** 30;
+  const FURTHEST = 4;
+  const MOST = 10;
+  const unique = (pairs) => [...new Map(pairs)];
+
+  // Form -------------------------------------------------------------------------------------------
+  const fields = {
+    machine: select("machine", unique(contexts.map((c) => [c.machine, c.machineTitle]))),
+    passes: select("passes", []),
+    type: select("type", []),
+    along: select("along", []),
+    at: element("input", { type: "number", min: "1", step: "1", name: "at", required: true }),
+    gb: element("input", { type: "number", min: "0", step: "any", name: "gb", placeholder: "any" }),
+    kind: select("function", [["any", "any function"], ["exact", "exact softmax only"], ["softmax", "exact or approximate"]]),
+  };
+  const atLabel = labelled("", fields.at);
+  const form = element("form", { class: "facets", "aria-label": "What do you have, and what do you need?" },
+    labelled("Machine", fields.machine), labelled("Passes", fields.passes), labelled("Type and width", fields.type),
+    labelled("Input", fields.along), atLabel, labelled("Memory limit, GB", fields.gb), labelled("Function", fields.kind));
+  const announce = element("p", { class: "announce hidden", "aria-live": "polite" });
+  const answer = element("div", { class: "answer" });
+  answer.append(...island.childNodes);
+  island.append(form, announce, answer);
+
+  const fill = (box, options, wanted) => {
+    const kept = options.some(([value]) => value === wanted) ? wanted : options[0][0];
+    box.replaceChildren(...options.map(([value, text]) => new Option(text, value, false, value === kept)));
+    box.value = kept;
+    box.parentElement.hidden = options.length < 2;
+  };
+  /* Each choice narrows the next; what is chosen stays as long as it is there. */
+  const narrow = (wanted) => {
+    fill(fields.machine, unique(contexts.map((c) => [c.machine, c.machineTitle])), wanted.machine);
+    const here = contexts.filter((c) => c.machine === fields.machine.value);
+    fill(fields.passes, unique(here.map((c) => [c.passes, c.passesTitle])), wanted.passes);
+    const mine = here.filter((c) => c.passes === fields.passes.value);
+    fill(fields.type, unique(mine.map((c) => [c.context, c.typeTitle])), wanted.context);
+    const context = mine.find((c) => c.context === fields.type.value);
+    fill(fields.along, context.families.map((f) => [f.key, f.title]), wanted.along);
+    const family = context.families.find((f) => f.key === fields.along.value);
+    atLabel.firstChild.textContent = family.image ? "Image side, px" : "Tokens";
+    return context;
+  };
+
+  // Arithmetic -------------------------------------------------------------------------------------
+  const mix = (a, b, share) => Math.exp(Math.log(a) + (Math.log(b) - Math.log(a)) * share);
+  const between = (one, other, metric, share) => {
+    const [a, b] = [one[metric], other[metric]];
+    if (!a || !b || a.value <= 0 || b.value <= 0) return null;
+    const end = (name) => (a[name] === null || b[name] === null ? null : mix(a[name], b[name], share));
+    return { value: mix(a.value, b.value, share), low: end("low"), high: end("high") };
+  };
+  /* One execution at a size that need not have been measured. */
+  const estimate = (cells, tokens) => {
+    const exact = cells.find((cell) => cell.tokens === tokens);
+    if (exact) return { how: "measured", cell: exact, word: exact.outcome === "ok" ? null : exact.outcome, latency: exact.latency, memory: exact.memory, flops: exact.flops };
+    const below = cells.filter((cell) => cell.tokens < tokens).at(-1);
+    const above = cells.find((cell) => cell.tokens > tokens);
+    if (below && above) {
+      for (const cell of [below, above]) {
+        if (cell.outcome !== "ok") return { how: "interpolated", cell, word: `${cell.outcome} at ${whole(cell.tokens)} tokens` };
+      }
+      return pair("interpolated", below, above, tokens, below);
+    }
+    if (below && below.outcome !== "ok") return { how: "extrapolated", cell: below, word: `${below.outcome} at ${whole(below.tokens)} tokens` };
+    const able = cells.filter((cell) => cell.outcome === "ok" && cell.latency);
+    if (able.length < 2) return { how: "extrapolated", cell: cells[0], word: "too few sizes" };
+    const [one, other] = below ? able.slice(-2) : able.slice(0, 2);
+    return pair("extrapolated", one, other, tokens, below ? other : one);
+  };
+  const pair = (how, one, other, tokens, cell) => {
+    const share = Math.log(tokens / one.tokens) / Math.log(other.tokens / one.tokens);
+    const values = Object.fromEntries(["latency", "memory", "flops"].map((m) => [m, between(one, other, m, share)]));
+    return { how, cell, word: values.latency ? null : "not timed", from: one.tokens, to: other.tokens, ...values };
+  };
+
+  // Answer -----------------------------------------------------------------------------------------
+  const allowed = (kind) => fields.kind.value === "any" || kind === "exact" || (fields.kind.value === "softmax" && kind === "approximate");
+  const show = (data, context) => {
+    const familyAt = data.families.findIndex((f) => f.key === fields.along.value);
+    const family = data.families[familyAt];
+    const wanted = Number(fields.at.value);
+    const first = family.sizes[0];
+    const tokens = family.image ? Math.max(1, Math.round((wanted * Math.sqrt(first.tokens - family.extra)) / first.px) ** 2) + family.extra : wanted;
+    const sizes = family.sizes.map((size) => size.tokens);
+    const budget = fields.gb.value === "" ? null : Number(fields.gb.value) * GIB;
+    const rows = data.executions.map((execution, at) => ({ execution, cells: data.of(at, familyAt) }))
+      .filter((row) => row.cells.length && allowed(row.execution.kind))
+      .map((row) => ({ ...row, ...estimate(row.cells, tokens) }));
+    for (const row of rows) {
+      if (!row.word && budget !== null && !row.memory) row.word = "memory not known";
+      if (!row.word && budget !== null && row.memory.value > budget) row.word = `needs ${measure("byte", row.memory.value)}`;
+      if (!row.word && !row.latency) row.word = "not timed";
+    }
+    const timed = rows.filter((row) => !row.word);
+    const main = scaleFor("s", timed.map((row) => row.latency.value));
+    const memory = scaleFor("byte", timed.filter((row) => row.memory).map((row) => row.memory.value));
+    const base = data.baseline === null ? null : estimate(data.of(data.baseline, familyAt), tokens);
+    const ratio = base && !base.word && base.latency ? base.latency.value : null;
+    const groups = kinds.map(([kind, title, words]) => ({ kind, title, words, rows: rows.filter((row) => row.execution.kind === kind) }))
+      .filter((group) => group.rows.length);
+    const parts = [];
+    for (const group of groups) {
+      const able = group.rows.filter((row) => !row.word).sort((a, b) => a.latency.value - b.latency.value || (a.execution.id < b.execution.id ? -1 : 1));
+      const found = ranks(able.map((row) => row.latency), data.noise);
+      able.forEach((row, at) => { row.rank = found[at]; row.tied = found.filter((rank) => rank === found[at]).length > 1; });
+      group.able = able;
+      const failed = group.rows.filter((row) => row.word);
+      parts.push(element("div", { class: "subpart" }, element("h3", {}, group.title),
+        answerTable(group, [...able.slice(0, MOST), ...failed.slice(0, MOST)], main, memory, ratio),
+        ...more(able.length + failed.length, Math.min(able.length, MOST) + Math.min(failed.length, MOST))));
+    }
+    const measured = sizes.includes(tokens);
+    const size = measured ? family.sizes[sizes.indexOf(tokens)] : null;
+    answer.replaceChildren(
+      element("h2", {}, `${size ? size.title : sizeWords(family, wanted, tokens)}, ${context.passesTitle}`),
+      element("p", { class: "finding" }, ...verdict(groups, base && !base.word ? base : null)),
+      ...flagged(measured, tokens, sizes),
+      element("p", { class: "small" }, `${context.conditions} ${noiseWords(data.noise)}`),
+      ...parts,
+      ...(size ? [element("p", {}, element("a", { href: root + size.path }, "All columns, all rows, and the provenance of each"))] : []),
+    );
+    announce.textContent = answer.querySelector(".finding").textContent;
+  };
+  const sizeWords = (family, wanted, tokens) => (family.image ? `${whole(wanted)} px, ${whole(tokens)} tokens` : `${whole(tokens)} tokens in a row`);
+  const noiseWords = (noise) => (noise === null ? "The noise floor is not known: rows are told apart by intervals alone."
+    : `Rows closer than ${significant(100 * noise, 2)} %, or with overlapping intervals, share a rank.`);
+  const more = (all, shown) => (all > shown ? [element("p", { class: "small" }, `${whole(all - shown)} more rows are not shown here.`)] : []);
+  const flagged = (measured, tokens, sizes) => {
+    if (measured) return [];
+    const below = sizes.filter((n) => n < tokens).at(-1);
+    const above = sizes.find((n) => n > tokens);
+    if (below && above) {
+      return [element("p", { class: "notice" }, element("strong", {}, "Interpolated. "),
+        `Nothing was measured at ${whole(tokens)} tokens: times and memory lie on straight log-log lines between ${whole(below)} and ${whole(above)} tokens.`)];
+    }
+    const far = below ? tokens / below : above / tokens;
+    return [element("p", { class: "notice warning" }, element("strong", {}, "Extrapolated. "),
+      `The ${below ? "largest" : "smallest"} measured size is ${whole(below || above)} tokens; the slope there was carried on${far > FURTHEST ? `, ${significant(far, 2)} times as far: take this as a guess` : ""}. The order may differ, and what runs out of memory is not known.`)];
+  };
+  const answerTable = (group, rows, main, memory, ratio) => table(group.title, [
+    { title: "Rank", number: true, shape: "rank" }, { title: "Variant", shape: "name" },
+    { title: "Latency", unit: main.unit, number: true, shape: "number" },
+    { title: "95 % interval", unit: main.unit, number: true, secondary: true, shape: "interval" },
+    { title: "To softmax", number: true, shape: "number", help: "Ratio to exact softmax attention by PyTorch's SDPA." },
+    { title: "Peak memory", unit: memory.unit, number: true, secondary: true, shape: "number" },
+  ], rows.map((row) => {
+    const dash = { content: "–", tone: "muted" };
+    const name = nameCell(root, row.execution);
+    if (row.word) return { tone: "failed", cells: [dash, name, { content: element("a", { href: root + row.cell.address }, row.word), tone: "failure" }, dash, dash, dash] };
+    const { value, low, high } = row.latency;
+    const shown = row.how === "measured" ? element("a", { href: root + row.cell.address }, main.text(value)) : `~ ${main.text(value)}`;
+    return { tone: null, cells: [
+      row.tied ? `=${row.rank}` : String(row.rank), name, { content: shown, tone: row.rank === 1 ? "best" : null },
+      { content: low === null ? "–" : `${main.text(low)} to ${main.text(high)}`, tone: "muted" },
+      ratio === null ? dash : measure("ratio", value / ratio),
+      row.memory ? memory.text(row.memory.value) : dash,
+    ] };
+  }), 1, true);
+  /* The answer in sentences: who leads each kind of function, and why the fastest is. */
+  const verdict = (groups, base) => {
+    const pieces = [];
+    for (const group of groups) {
+      const best = group.able.filter((row) => row.rank === 1);
+      if (!best.length) {
+        const words = [...new Set(group.rows.map((row) => row.word))].slice(0, 3);
+        pieces.push(`Of ${group.words} none is possible here: ${listed(words)}. `);
+        continue;
+      }
+      const names = best.map((row) => label(row.execution));
+      const shown = names.length > 3 ? [...names.slice(0, 2), `${names.length - 2} more`] : names;
+      const time = measure("s", best[0].latency.value);
+      pieces.push(`Of ${group.words} `, element("strong", {}, listed(shown)),
+        group.able.length === 1 ? ` is the only one that is possible: ${time}. ` : best.length === 1 ? ` is fastest: ${time}. ` : ` are fastest and cannot be told apart: ${time} for the first. `);
+    }
+    const [best] = groups.flatMap((group) => group.able.slice(0, 1)).sort((a, b) => a.latency.value - b.latency.value);
+    if (best && base && base.latency && best.latency.value !== base.latency.value) {
+      const share = best.flops && base.flops ? ` and does ${measure("ratio", best.flops.value / base.flops.value)} its arithmetic` : "";
+      pieces.push(`${label(best.execution)} takes ${measure("ratio", best.latency.value / base.latency.value)} the time of softmax attention by SDPA${share}.`);
+    }
+    return pieces;
+  };
+
+  // Life -------------------------------------------------------------------------------------------
+  const run = (write) => {
+    const context = narrow({
+      machine: fields.machine.value, passes: fields.passes.value, context: fields.type.value, along: fields.along.value,
+    });
+    if (write) {
+      state.set({ machine: context.machine, context: context.context, along: fields.along.value, at: fields.at.value, gb: fields.gb.value, function: fields.kind.value });
+    }
+    if (!form.checkValidity()) return;
+    load(root, `${context.machine}/${context.context}`).then((data) => show(data, context)).catch(() => {
+      answer.replaceChildren(element("p", { class: "notice warning" }, `The data of this machine could not be loaded from data/answers/${context.machine}/${context.context}.js.`));
+    });
+  };
+  const asked = { machine: state.get("machine"), context: state.get("context"), along: state.get("along") };
+  const linked = Object.values(asked).some((value) => value !== null) || state.get("at") !== null;
+  const found = contexts.find((c) => c.machine === asked.machine && c.context === asked.context);
+  if (linked && asked.context && !found) state.missing(`${asked.machine}/${asked.context}`);
+  const context = found || contexts.find((c) => c.machine === start.machine && c.context === start.context);
+  narrow({ machine: context.machine, passes: context.passes, context: context.context, along: asked.along || start.along });
+  fields.at.value = state.get("at") || start.at;
+  fields.gb.value = state.get("gb") || "";
+  fields.kind.value = state.get("function") || "any";
+  if (!fields.kind.value) fields.kind.value = "any";
+  form.addEventListener("submit", (event) => { event.preventDefault(); run(true); });
+  form.addEventListener("change", (event) => {
+    if (event.target === fields.along) {
+      const chosen = narrow({ machine: fields.machine.value, passes: fields.passes.value, context: fields.type.value, along: fields.along.value });
+      const family = chosen.families.find((f) => f.key === fields.along.value);
+      fields.at.value = family.usual;
+    }
+    run(true);
+  });
+  if (linked) run(false);
+})();
