@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from attention_impls import AttentionShape, Grid, load
 
-VARIANTS = ("agent", "mala", "mila", "nala", "polaformer", "rala")
+VARIANTS = ("agent", "mala", "mila", "nala", "polaformer", "rala", "vittt")
 CASES = {
     f"{variant}/{name}": (variant, case)
     for variant in VARIANTS
