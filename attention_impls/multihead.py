@@ -22,6 +22,17 @@ def merge_heads(heads: Heads) -> Stream:
     return heads.transpose(1, 2).flatten(2)
 
 
+def require_tokens(x: Stream, grid: Grid, extra_tokens: int) -> None:
+    """Raise UnsupportedShape when `x` does not hold the tokens of `grid` and the extra ones."""
+    needed = grid.tokens + extra_tokens
+    if x.shape[1] != needed:
+        beside = f" with {extra_tokens} extra tokens" if extra_tokens else ""
+        raise UnsupportedShape(
+            f"x has {x.shape[1]} tokens, grid {grid}{beside} needs {needed}; "
+            "pass the grid of this call"
+        )
+
+
 class FunctionMix(nn.Module):
     """A mix that needs q, k and v alone and has no parameters."""
 
@@ -76,11 +87,7 @@ class MultiHead(nn.Module):
 
     def forward(self, x: Stream, grid: Grid) -> Stream:
         """Attend. Raises UnsupportedShape when `x` does not hold the tokens of `grid`."""
-        if x.shape[1] != grid.tokens + self.extra_tokens:
-            raise UnsupportedShape(
-                f"x has {x.shape[1]} tokens, grid {grid} with {self.extra_tokens} extra tokens "
-                f"needs {grid.tokens + self.extra_tokens}; pass the grid of this call"
-            )
+        require_tokens(x, grid, self.extra_tokens)
         q, k, v = self.project(x)
         return self.out(merge_heads(self.mix(q, k, v, x, grid)))
 
@@ -91,9 +98,9 @@ def _absent_bias_is_zero(
     """A published layer without projection bias is the same function as one with a zero bias."""
     if not isinstance(module, MultiHead):
         return
-    for name in ("qkv", "out"):
-        bias = getattr(module, name).bias
-        if bias is not None and f"{prefix}{name}.weight" in state_dict:
+    for name, child in module.named_children():
+        bias = child.bias if isinstance(child, nn.Linear) else None
+        if isinstance(bias, Tensor) and f"{prefix}{name}.weight" in state_dict:
             state_dict.setdefault(f"{prefix}{name}.bias", torch.zeros_like(bias))
 
 

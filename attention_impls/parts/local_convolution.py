@@ -6,7 +6,7 @@ CPU than one handed `[channels, height, width]`, and saves the transposition the
 """
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attention_impls.shapes import Grid
@@ -32,6 +32,47 @@ def convolve_heads(
     padding = weight.shape[-1] // 2
     out = F.conv2d(maps, weight, bias, padding=padding, groups=v.shape[-1])
     return out.permute(0, 2, 3, 1).reshape(v.shape)
+
+
+def image_of(heads: Heads, grid: Grid) -> Float[Tensor, "batch channels height width"]:
+    """Return the tokens as an image, channels last, of all channels of all heads.
+
+    Args:
+        heads: tokens on the grid, no extra tokens.
+        grid: layout of the tokens.
+    """
+    stream = heads.transpose(1, 2)
+    return stream.reshape(heads.shape[0], grid.height, grid.width, -1).permute(0, 3, 1, 2)
+
+
+def heads_of(image: Float[Tensor, "batch channels height width"], heads: int) -> Heads:
+    """Return an image as tokens of `heads` heads: the way back from `image_of`."""
+    return image.flatten(2).transpose(1, 2).unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+def channel_convolution(channels: int, side: int) -> nn.Conv2d:
+    """Return the parameters of a depthwise convolution: a filter and a bias for each channel."""
+    return nn.Conv2d(channels, channels, side, padding=side // 2, groups=channels)
+
+
+def convolve_channels(
+    v: Heads,
+    weight: Float[Tensor, "channels 1 side side"],
+    bias: Float[Tensor, " channels"] | None,
+    grid: Grid,
+) -> Heads:
+    """Convolve each channel of each head with its own filter; zero padding, same size.
+
+    Args:
+        v: values on the grid, no extra tokens.
+        weight: one filter a channel, odd side; channels are heads x head_dim.
+        bias: one a channel.
+        grid: layout of the tokens.
+    """
+    padding, groups = weight.shape[-1] // 2, weight.shape[0]
+    return heads_of(
+        F.conv2d(image_of(v, grid), weight, bias, padding=padding, groups=groups), v.shape[1]
+    )
 
 
 def convolve_each_sample(

@@ -17,7 +17,7 @@ Attention", ICCV 2023, https://arxiv.org/abs/2308.00442, equations 4 to 8.
 """
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -36,6 +36,13 @@ from attention_impls.parts.linear_attention import (
     token_mean,
 )
 from attention_impls.parts.local_convolution import convolve_heads, local_convolution_flops
+from attention_impls.parts.reduced_multihead import (
+    ReducedMultiHead,
+    patch_count,
+    reduced_projection_flops,
+    reduction_limits,
+    stretched,
+)
 from attention_impls.shapes import AttentionShape, Grid, UnsupportedShape
 from attention_impls.spec import AttentionSpec, Paper, StateDict, Traits
 
@@ -99,7 +106,7 @@ class FocusedLinearMix(nn.Module):
         self.scale = (
             nn.Parameter(torch.zeros(1, 1, shape.channels)) if options.learned_scale else None
         )
-        keys = key_tokens(shape.grid, options)
+        keys = patch_count(shape.grid, options.reduction)
         self.positional_encoding = (
             nn.Parameter(torch.zeros(1, keys, shape.channels))
             if options.position_encoding
@@ -124,7 +131,7 @@ class FocusedLinearMix(nn.Module):
                 f"focused_linear: grid is {grid}, must be {self.bound_to}, the one of its position "
                 "encoding; build for this grid, or with position_encoding=False"
             )
-        keys = (grid.height // self.reduction) * (grid.width // self.reduction)
+        keys = patch_count(grid, self.reduction)
         if k.shape[2] != keys:
             raise UnsupportedShape(
                 f"focused_linear: {k.shape[2]} keys, grid {grid} with reduction {self.reduction} "
@@ -182,39 +189,6 @@ class FocusedLinearMix(nn.Module):
         return powers, norm / torch.linalg.vector_norm(powers, dim=2, keepdim=True)
 
 
-class ReducedMultiHead(MultiHead):
-    """A layer whose keys and values come from a map shrunk by a strided convolution.
-
-    Parameters: those of MultiHead, `reduce` (the convolution) and `norm` (over channels after it).
-    """
-
-    def __init__(self, shape: AttentionShape, mix: nn.Module, *, qkv_bias: bool, side: int) -> None:
-        """Build for patches of `side` x `side` tokens; rows and columns left over are dropped."""
-        super().__init__(shape, mix, qkv_bias=qkv_bias)
-        self.reduce = nn.Conv2d(shape.channels, shape.channels, side, stride=side)
-        self.norm = nn.LayerNorm(shape.channels)
-
-    def forward(self, x: Stream, grid: Grid) -> Stream:
-        """Attend. Raises UnsupportedShape when `x` does not hold the tokens of `grid`."""
-        batch, tokens, channels = x.shape
-        if tokens != grid.tokens:
-            raise UnsupportedShape(
-                f"x has {tokens} tokens, grid {grid} needs {grid.tokens}; "
-                "pass the grid of this call"
-            )
-        image = x.unflatten(1, (grid.height, grid.width)).permute(0, 3, 1, 2)
-        patches = self.norm(self.reduce(image).flatten(2).transpose(1, 2))
-        weights = self.qkv.weight.tensor_split((channels,))
-        bias = cast("Tensor | None", self.qkv.bias)
-        biases = (None, None) if bias is None else bias.tensor_split((channels,))
-        q = F.linear(x, weights[0], biases[0])
-        kv = F.linear(patches, weights[1], biases[1])
-        q = q.view(batch, tokens, self.heads, self.head_dim).transpose(1, 2)
-        kv = kv.view(batch, -1, 2, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        k, v = kv.unbind(0)
-        return self.out(merge_heads(self.mix(q, k, v, x, grid)))
-
-
 def split_heads(
     x: Float[Tensor, "batch some channels"], like: Keys
 ) -> Float[Tensor, "batch heads some head_dim"]:
@@ -222,23 +196,9 @@ def split_heads(
     return x.unflatten(2, (like.shape[1], like.shape[3])).transpose(1, 2)
 
 
-def stretched(v: Keys, tokens: int) -> Queries:
-    """Interpolate linearly along the sequence of tokens, as the authors' code does."""
-    lines = v.flatten(0, 1).mT
-    return F.interpolate(lines, size=tokens, mode="linear").mT.unflatten(0, v.shape[:2])
-
-
-def key_tokens(grid: Grid, options: FocusedLinearOptions) -> int:
-    """Keys that a query attends to: whole patches of the grid."""
-    return (grid.height // options.reduction) * (grid.width // options.reduction)
-
-
 def own_limits(shape: AttentionShape, options: FocusedLinearOptions) -> tuple[str, ...]:
     """A grid smaller than one patch of the reduction has no keys."""
-    if key_tokens(shape.grid, options):
-        return ()
-    side = options.reduction
-    return (f"grid {shape.grid} has no patch of {side}x{side} tokens: use a smaller reduction",)
+    return reduction_limits(shape.grid, options.reduction)
 
 
 def make(shape: AttentionShape, options: FocusedLinearOptions) -> MultiHead:
@@ -256,7 +216,7 @@ def core_flops(shape: AttentionShape, options: FocusedLinearOptions) -> int:
     times values, queries times that, row sums; the convolution.
     """
     batch, tokens, channels = shape.batch, shape.tokens, shape.channels
-    keys = key_tokens(shape.grid, options)
+    keys = patch_count(shape.grid, options.reduction)
     mixing = 2 * batch * channels * ((tokens + keys) * shape.head_dim + tokens)
     if not options.local_residual:
         return mixing
@@ -265,9 +225,7 @@ def core_flops(shape: AttentionShape, options: FocusedLinearOptions) -> int:
 
 def projection_flops(shape: AttentionShape, options: FocusedLinearOptions) -> int:
     """4 B N C^2 + 4 B M C^2, and with a reduction r the convolution, 2 B M C^2 r^2."""
-    keys = key_tokens(shape.grid, options)
-    patches = keys * options.reduction**2 if options.reduction > 1 else 0
-    return 2 * shape.batch * shape.channels**2 * (2 * shape.tokens + 2 * keys + patches)
+    return reduced_projection_flops(shape, options.reduction)
 
 
 def state_floats(shape: AttentionShape, _options: FocusedLinearOptions) -> int:
