@@ -57,7 +57,7 @@ class MultiHead(nn.Module):
         mix: Mix,
         *,
         qkv_bias: bool = True,
-        streams: Literal["qkv", "qv"] = "qkv",
+        streams: Literal["qkv", "qv", "v"] = "qkv",
     ) -> None:
         """Build for the channels of `shape`.
 
@@ -65,7 +65,8 @@ class MultiHead(nn.Module):
             shape: sizes; only heads, head_dim and extra_tokens are used here.
             mix: the mechanism.
             qkv_bias: the input projections have a bias.
-            streams: `qv` for mechanisms whose keys are their queries (SOFT): k is q.
+            streams: `qv` for mechanisms whose keys are their queries (SOFT): k is q; `v` for those
+                that have neither (Synthesizer): q and k are v.
         """
         super().__init__()
         self.heads = shape.heads
@@ -75,15 +76,16 @@ class MultiHead(nn.Module):
         self.qkv = nn.Linear(shape.channels, len(streams) * shape.channels, bias=qkv_bias)
         self.mix = mix
         self.out = nn.Linear(shape.channels, shape.channels)
-        self.register_load_state_dict_pre_hook(_absent_bias_is_zero)
+        self.register_load_state_dict_pre_hook(absent_bias_is_zero)
 
     def project(self, x: Stream) -> tuple[Heads, Heads, Heads]:
-        """Return q, k, v; for streams `qv`, k is q."""
+        """Return q, k, v; for streams `qv`, k is q; for `v`, all three are v."""
         batch, tokens, _ = x.shape
         parts = self.qkv(x).view(batch, tokens, len(self.streams), self.heads, self.head_dim)
         # split where the streams lie in memory: backward, their gradients are joined in one copy
         parts = tuple(part.transpose(1, 2) for part in parts.unbind(2))
-        return (parts[0], parts[0], parts[1]) if self.streams == "qv" else parts
+        # the middle of three is k, of two q, of one v
+        return parts[0], parts[(len(parts) - 1) // 2], parts[-1]
 
     def forward(self, x: Stream, grid: Grid) -> Stream:
         """Attend. Raises UnsupportedShape when `x` does not hold the tokens of `grid`."""
@@ -92,12 +94,13 @@ class MultiHead(nn.Module):
         return self.out(merge_heads(self.mix(q, k, v, x, grid)))
 
 
-def _absent_bias_is_zero(
+def absent_bias_is_zero(
     module: nn.Module, state_dict: dict[str, Any], prefix: str, *_unused: Any
 ) -> None:
-    """A published layer without projection bias is the same function as one with a zero bias."""
-    if not isinstance(module, MultiHead):
-        return
+    """A published layer without projection bias is the same function as one with a zero bias.
+
+    A pre-hook of `load_state_dict`.
+    """
     for name, child in module.named_children():
         bias = child.bias if isinstance(child, nn.Linear) else None
         if isinstance(bias, Tensor) and f"{prefix}{name}.weight" in state_dict:
