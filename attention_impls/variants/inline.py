@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attention_impls.multihead import MultiHead, adopt_projections, published_inputs
-from attention_impls.parts.linear_attention import key_value_mean, token_mean
+from attention_impls.parts.centred_attention import centred_product
 from attention_impls.parts.local_convolution import (
     convolve_each_sample,
     local_convolution_flops,
@@ -126,11 +126,8 @@ class InlineMix(nn.Module):
     def forward(self, q: Heads, k: Heads, v: Heads, x: Stream, grid: Grid) -> Heads:
         """Return O; extra tokens, which come first, have no local residual."""
         q, k = self.feature_map(q), self.feature_map(k)
-        batch, _, tokens, head_dim = v.shape
-        mean_k, mean_v = token_mean(k), token_mean(v)
-        covariance = torch.addcmul(key_value_mean(k, v), mean_k.mT, mean_v, value=-1)
-        state = (covariance * head_dim**-0.5).to(v.dtype)
-        out = (q @ state).add_(mean_v)
+        batch, tokens = v.shape[0], v.shape[2]
+        out = centred_product(q, k, v)
         if self.kernels is not None:
             kernels = self.kernels(x.mean(1)).view(batch, -1, KERNEL_SIDE, KERNEL_SIDE)
             first = tokens - grid.tokens
