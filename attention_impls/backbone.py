@@ -5,6 +5,7 @@ a name, a paper and published numbers on one of them. Attention is data of the d
 variant can take the place of the published one.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -83,6 +84,10 @@ class Design(Protocol):
 
     def limits(self, resolution_px: int) -> tuple[str, ...]:
         """Why the network cannot have this resolution, beyond what its attentions say."""
+        ...
+
+    def thinned(self) -> "Design":
+        """Return the design with one block of each kind in every stage: enough to count by."""
         ...
 
     def with_variant(self, old: str, new: str, changes: Mapping[str, Any]) -> "Design":
@@ -189,9 +194,18 @@ class BackboneSpec:
         return others + sum(placed.flops() for placed in self.design.attentions(side, batch))
 
     def parameters(self, resolution_px: int | None = None, *, num_classes: int = 1000) -> int:
-        """Number of learned numbers; nothing is allocated to count them."""
-        network = self._empty(num_classes, resolution_px)
-        return sum(parameter.numel() for parameter in network.parameters())
+        """Number of learned numbers; nothing is allocated, and equal blocks are built once."""
+        side = self._side(resolution_px)
+        thin = self.design.thinned()
+        kinds = Counter((p.mechanism, p.shape) for p in self.design.attentions(side))
+        with torch.device("meta"):
+            network = thin.build(num_classes, side)
+        blocks = [module for module in network.modules() if hasattr(module, "attention_norm")]
+        repeated = sum(
+            (kinds[placed.mechanism, placed.shape] - 1) * _numbers(block)
+            for placed, block in zip(thin.attentions(side), blocks, strict=True)
+        )
+        return _numbers(network) + repeated
 
     def with_variant(
         self, variant: str, changes: Mapping[str, Any] | None = None
@@ -250,3 +264,7 @@ class BackboneSpec:
         if side < 1:
             raise ValueError(f"{self.id}: resolution_px is {side}, must be >= 1")
         return side
+
+
+def _numbers(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

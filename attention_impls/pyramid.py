@@ -33,7 +33,7 @@ from attention_impls.shapes import AttentionShape, Grid
 from attention_impls.spec import StateDict
 
 BY_STAGE: dict[str, tuple[str, tuple[int, ...]]] = {
-    "agent": ("agents", (9, 16, 49, 49)),
+    "agent": ("landmarks", (9, 16, 49, 49)),
     "cross_shaped_window": ("stripe", (1, 2, 7, 7)),
     "soft": ("local_size", (9, 5, 3, 3)),
     "soft_norm": ("local_size", (9, 5, 3, 3)),
@@ -201,6 +201,11 @@ class PyramidDesign(ABC):
             of, inputs = embedding.grid(of), stage.channels
             flops += sum(self.block_flops(stage, placed) for placed in self.in_stage(index, of))
         return flops
+
+    def thinned(self) -> "PyramidDesign":
+        """Return the design with one block of each kind in every stage."""
+        stages = (replace(s, blocks=tuple(dict.fromkeys(s.blocks))) for s in self.stages)
+        return replace(self, stages=tuple(stages))
 
     def with_variant(self, old: str, new: str, changes: Mapping[str, Any]) -> "PyramidDesign":
         """Return the design with `new` wherever `old` stands."""

@@ -223,7 +223,7 @@ _README = "README, table of ImageNet-1K results"
 _INLINE = (Mechanism(variant="inline"),) * 2
 _FLATTEN = (Mechanism(variant="focused_linear"),) * 2
 _AGENT = tuple(
-    Mechanism(variant="agent", options=AgentOptions(agents=agents, local_residual=False))
+    Mechanism(variant="agent", options=AgentOptions(landmarks=agents, local_residual=False))
     for agents in (9, 16)
 )
 

@@ -95,6 +95,10 @@ class DeitDesign:
             return (f"resolution is {resolution_px} px, must be >= {PATCH_PX} px (one patch)",)
         return ()
 
+    def thinned(self) -> "DeitDesign":
+        """Return the design with one block of each kind."""
+        return replace(self, blocks=tuple(dict.fromkeys(self.blocks)))
+
     def with_variant(self, old: str, new: str, changes: Mapping[str, Any]) -> "DeitDesign":
         """Return the design with `new` wherever `old` stands."""
         blocks = (m.changed(new, changes) if m.variant == old else m for m in self.blocks)
@@ -202,7 +206,7 @@ def _agent(
     replaced: int = 12,
 ) -> BackboneSpec:
     """One of Agent attention's models; the last 12 - `replaced` blocks keep softmax attention."""
-    agent = Mechanism(variant="agent", options=AgentOptions(agents=agents))
+    agent = Mechanism(variant="agent", options=AgentOptions(landmarks=agents))
     blocks = (agent,) * replaced + (Mechanism(variant="softmax"),) * (12 - replaced)
     return BackboneSpec(
         id=f"agent_deit_{letter}" + ("" if resolution_px == 224 else f"_{resolution_px}"),

@@ -185,7 +185,7 @@ def _agent(
 ) -> BackboneSpec:
     """One of Agent attention's models: PVT's heads, no class token, no last norm."""
     mechanisms = tuple(
-        Mechanism(variant="agent", options=AgentOptions(agents=agents)) for agents in AGENTS
+        Mechanism(variant="agent", options=AgentOptions(landmarks=agents)) for agents in AGENTS
     )
     suffix = "" if resolution_px == 224 else f"_{resolution_px}"
     return BackboneSpec(

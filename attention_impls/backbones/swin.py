@@ -240,7 +240,7 @@ WHOLE = ImagePreparation(resize="both_sides", crop_fraction=1.0)
 _INLINE = (Mechanism(variant="inline"),) * 4
 _FLATTEN = (Mechanism(variant="focused_linear"),) * 4
 _AGENT = tuple(
-    Mechanism(variant="agent", options=AgentOptions(agents=agents)) for agents in (9, 16, 49, 49)
+    Mechanism(variant="agent", options=AgentOptions(landmarks=agents)) for agents in (9, 16, 49, 49)
 )
 _README = "README, table of ImageNet-1K results"
 _NO_ROW = "a configuration without numbers in paper or README"

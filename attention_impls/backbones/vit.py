@@ -63,6 +63,10 @@ class VitDesign:
             )
         return ()
 
+    def thinned(self) -> "VitDesign":
+        """Return the design with one block."""
+        return replace(self, size=replace(self.size, depth=1))
+
     def with_variant(self, old: str, new: str, changes: Mapping[str, Any]) -> "VitDesign":
         """Return the design with `new` in every block."""
         if self.mechanism.variant != old:

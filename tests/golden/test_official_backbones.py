@@ -80,6 +80,7 @@ def test_names_shapes_and_number_of_parameters_are_the_published_ones(name: str)
     with torch.device("meta"):
         built = spec.build()
     assert sum(p.numel() for p in built.parameters()) == case.parameters
+    assert spec.parameters() == case.parameters
     official = meta_weights(case)
     adopted = spec.fitted(spec.adopt_official(official), num_classes=1000)
     assert {n: tuple(t.shape) for n, t in adopted.items()} == {
