@@ -178,7 +178,8 @@ def _rows(entry: RunEntry, record: Record, known: _Known) -> Iterator[Row]:
         yield row(measurement.metric, summaries[measurement.metric], implausible=fast)
     for name, found in extra.numbers:
         bound = extra.bound if name == "efficiency" else None
-        yield row(name, found, bound=bound, implausible=extra.implausible)
+        fast = extra.implausible and known.varies[name]
+        yield row(name, found, bound=bound, implausible=fast)
 
 
 def _other_task(record: Record, tasks: Mapping[str, TaskEntry]) -> bool:

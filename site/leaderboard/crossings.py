@@ -1,7 +1,7 @@
 """Where one execution starts to beat another: states that a table can say in words."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -11,7 +11,9 @@ from bench.derived import Standing, apart
 from leaderboard.ranking import noise_floor
 from leaderboard.results import Result
 
-Kind = Literal["always", "never", "from", "up to", "equal", "undecided", "alone", "incomparable"]
+Kind = Literal[
+    "always", "never", "from", "surely", "up to", "equal", "undecided", "alone", "incomparable"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +22,7 @@ class Against:
 
     kind: Kind
     tokens: float | None = None
-    """For `from` and `up to`: about where; for `alone`: from this measured size on."""
+    """For `from` and `up to`: about where; for `alone` and `surely`: from this measured size on."""
     low: float | None = None
     """The order may change from here on."""
     high: float | None = None
@@ -58,10 +60,20 @@ def against(
     beyond = [n for n in ours if n > shared[-1]]
     if beyond and any(not r.ok and (r.tokens or 0) in beyond for r in baseline):
         return Against(kind="alone", tokens=float(min(beyond)), ratio=ratio)
-    if all(sign > 0 for sign in signs):
+    if signs[-1] < 0:
+        # never decided against it: where its lead begins is hidden in the noise of small sizes
+        since = next(n for n, rest in _tails(shared, signs) if all(sign < 0 for sign in rest))
+        return Against(kind="surely", tokens=float(since), ratio=ratio)
+    if any(sign > 0 for sign in signs):
         return Against(kind="never", ratio=ratio)
     same = not varies and not any(signs)
     return Against(kind="equal" if same else "undecided", ratio=ratio)
+
+
+def _tails(tokens: Sequence[int], signs: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
+    """Each size with the signs from it on."""
+    for at, size in enumerate(tokens):
+        yield size, signs[at:]
 
 
 def _measured(results: Sequence[Result], metric: str) -> Mapping[int, Result]:

@@ -96,6 +96,16 @@ def test_a_crossing_within_the_noise_is_none(some: Result) -> None:
     assert against(line(some, dict(wobble)), base, "latency", varies=False).kind != "undecided"
 
 
+def test_a_lead_whose_begin_is_noise_is_sure_from_a_size_on(some: Result) -> None:
+    base = quadratic(some)
+    same = {r.tokens or 0: r.numbers["latency"].value for r in base}
+    mine = line(some, {256: same[256], 1024: same[1024], 4096: 1e-3, 16_384: 1e-3})
+    found = against(mine, base, "latency", varies=True)
+    assert (found.kind, found.tokens) == ("surely", 4096)
+    slower = line(some, {256: same[256], 1024: same[1024], 4096: 1.0, 16_384: 1.0})
+    assert against(slower, base, "latency", varies=True).kind == "never"
+
+
 def test_who_runs_where_softmax_fails_is_alone(some: Result) -> None:
     base = line(some, {256: 1e-5, 1024: 1e-4, 4096: None, 16_384: None})
     mine = line(some, {256: 2e-5, 1024: 2e-4, 4096: 1e-3, 16_384: 4e-3})

@@ -34,7 +34,9 @@ _LEAD = (
     "the order may have changed to where it certainly has."
 )
 _METRICS = (("latency", "Time"), ("peak_memory", "Memory"), ("energy", "Energy"))
-_ORDER = ("always", "from", "alone", "up to", "equal", "undecided", "never", "incomparable")
+_ORDER = (
+    "always", "from", "surely", "alone", "up to", "equal", "undecided", "never", "incomparable",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,7 @@ def _finding(view: View, family: Family, base: Result, lines: Sequence[_Line]) -
     others = [one.found["latency"] for one in lines if "latency" in one.found]
     parts = [
         f"{sum(f.kind == 'always' for f in others)} need less time at every size",
-        f"{sum(f.kind == 'from' for f in others)} from some size on",
+        f"{sum(f.kind in ('from', 'surely') for f in others)} from some size on",
         f"{sum(f.kind == 'never' for f in others)} at none",
     ]
     alone = sum(f.kind == "alone" for f in others)
@@ -113,7 +115,7 @@ def _finding(view: View, family: Family, base: Result, lines: Sequence[_Line]) -
 
 
 def _rest(all_: int, found: Sequence[Against]) -> str:
-    told = sum(f.kind in ("always", "from", "never", "alone") for f in found)
+    told = sum(f.kind in ("always", "from", "surely", "never", "alone") for f in found)
     if told == all_:
         return ""
     return "; the others cannot be told from it, win for few tokens only, or share no size with it"
@@ -178,7 +180,8 @@ def _order(one: _Line, metric: str) -> tuple[object, ...]:
 
 def _sort(found: Against) -> float:
     """Always, from few tokens, from many, never."""
-    return 100.0 * _ORDER.index(found.kind) + (log(found.tokens) if found.tokens else 0.0)
+    kind = "from" if found.kind == "surely" else found.kind
+    return 100.0 * _ORDER.index(kind) + (log(found.tokens) if found.tokens else 0.0)
 
 
 def _tone(found: Against) -> Literal["best", "plain"]:
@@ -197,6 +200,9 @@ def _words(found: Against) -> Iterator[Piece]:
             yield Muted("cannot be told")
         case "incomparable":
             yield Muted("no shared size")
+        case "surely":
+            yield f"from {whole(round(found.tokens or 0))} at the latest"
+            yield Muted(", cannot be told below")
         case "alone":
             yield f"from {whole(round(found.tokens or 0))}"
             yield Muted(" where softmax fails")

@@ -132,6 +132,10 @@
       layout.margin = { ...layout.margin, l: 52, r: 10, b: 84 };
       layout.xaxis.tickangle = layout.xaxis.ticktext ? -45 : "auto";
     }
+    if (fits) {
+      const longest = Math.max(...drawing.ends.filter((end) => shown[end.series]).map((end) => end.text.length), 8);
+      layout.margin = { ...layout.margin, r: Math.min(30 + 6.9 * longest, 270) };
+    }
     layout.annotations = [
       ...layout.annotations,
       ...beside(drawing, layout, shown, style, holder.clientWidth),
