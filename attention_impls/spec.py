@@ -82,6 +82,9 @@ class Traits:
     """The mechanism is meant to give the output of softmax attention for the same q, k, v."""
     deterministic_eval: bool
     """Two calls in evaluation mode give the same bits."""
+    continuous: bool = True
+    """Small changes of the input change the output little; False: they can change a choice (of
+    keys, of a bucket), and rounding, too, can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,19 @@ def doubled_alternatives(options: Any) -> Iterator[Any]:
             yield from _accepted(options, field.name, 2 * value or 3)
 
 
+_FEW_TOKENS = {"window_tokens": 8, "block_tokens": 4, "bucket_tokens": 8}
+"""Sizes at which windows, blocks and buckets of tokens do not hold a whole short sequence."""
+
+
+def close_up(options: Any) -> Any:
+    """Return `options` with sizes in tokens so small that 80 tokens show what thousands do.
+
+    Options without such sizes are returned as they are.
+    """
+    small = {name: few for name, few in _FEW_TOKENS.items() if hasattr(options, name)}
+    return replace(options, **small)
+
+
 def changed_fields(options: Any, defaults: Any) -> dict[str, bool | int | float | str | None]:
     """Return the fields of `options` that differ from `defaults`."""
     return {

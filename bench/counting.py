@@ -277,7 +277,7 @@ abs add add_ addcdiv addcmul alias ceil clamp_max clamp_min clone cos cosh div d
 exp2 exp_ expm1 float_power ge gelu gt hardtanh isfinite isinf isnan le leaky_relu leaky_relu_
 lerp log log1p log2 log_sigmoid logical_and logical_not logical_or lt maximum minimum mish mul
 mul_ ne neg pow pow_ prelu reciprocal relu6 round rsqrt rsub sgn sigmoid sigmoid_ sign silu silu_
-sin softplus sqrt square sub sub_ tan tanh threshold where xlogy outer
+sin softplus sqrt square sub sub_ tan tanh threshold where xlogy outer acos
 
 adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d all amax amin any argmax argmin
 avg_pool1d avg_pool2d batch_norm count_nonzero cummax cumprod cumsum group_norm instance_norm

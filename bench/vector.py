@@ -18,7 +18,7 @@ from torch import nn
 from attention_impls.registry import load, names
 from attention_impls.shapes import AttentionShape, Grid
 from attention_impls.spec import AttentionSpec
-from bench.alternatives import changed_fields, discrete_alternatives
+from bench.alternatives import changed_fields, close_up, discrete_alternatives
 from bench.stimulus import fill_parameters, workload_inputs
 from bench.strict_json import parse, pretty
 
@@ -155,11 +155,13 @@ def _outputs(spec: AttentionSpec, shape: AttentionShape) -> Iterator[dict[str, A
 
 
 def _cases(spec: AttentionSpec, shape: AttentionShape) -> Iterator[tuple[str, AttentionShape, Any]]:
-    """Defaults; with a class token; causal; each discrete alternative of the options."""
+    """Defaults; with a class token; causal; close up; each discrete alternative of the options."""
     yield "defaults", shape, spec.options
     yield "extra_tokens=1", replace(shape, extra_tokens=1), spec.options
     yield "causal", replace(shape, causal=True), spec.options
-    for options in discrete_alternatives(spec.options):
+    small = close_up(spec.options)
+    alternatives = [] if small == spec.options else [small]
+    for options in (*alternatives, *discrete_alternatives(spec.options)):
         changed = changed_fields(options, spec.options).items()
         yield ",".join(f"{name}={value}" for name, value in changed), shape, options
 

@@ -26,11 +26,14 @@ from torch.nn import functional as F
 
 from attention_impls.multihead import MultiHead, adopt_projections
 from attention_impls.parts.headwise_conv import headwise_conv, headwise_conv_flops
+from attention_impls.parts.pseudo_inverse import (
+    iterative_pseudo_inverse,
+    pseudo_inverse_flops,
+)
 from attention_impls.shapes import AttentionShape, Grid
 from attention_impls.spec import AttentionSpec, Paper, StateDict, Traits
 
 Heads = Float[Tensor, "batch heads tokens head_dim"]
-Square = Float[Tensor, "batch heads landmarks landmarks"]
 Initialisation = Literal["per_matrix", "global"]
 
 
@@ -144,27 +147,6 @@ def segment_means(
     return means[0] if len(means) == 1 else torch.cat(means, 2)
 
 
-def iterative_pseudo_inverse(matrix: Square, iterations: int, *, together: bool) -> Square:
-    """Return Z after `iterations` steps of third order, four matrix products each.
-
-    Args:
-        matrix: rows sum to 1.
-        iterations: number of steps.
-        together: scale the start by the largest column sum of all matrices instead of each one's.
-    """
-    shape = matrix.shape
-    sums = matrix.sum(-2)
-    largest = sums.amax() if together else sums.amax(-1)[..., None, None]
-    flat = matrix.flatten(0, 1)
-    z = (matrix.transpose(-1, -2) / largest).flatten(0, 1)
-    for _ in range(iterations):
-        product = torch.bmm(flat, z)
-        inner = torch.baddbmm(product, product, product, beta=7, alpha=-1)
-        inner = torch.baddbmm(product, product, inner, beta=15, alpha=-1)
-        z = torch.baddbmm(z, z, inner, beta=3.25, alpha=-0.25)
-    return z.view(shape)
-
-
 def make(shape: AttentionShape, options: NystromformerOptions) -> nn.Module:
     """Build the layer."""
     return MultiHead(shape, NystromformerMix(shape, options), qkv_bias=options.qkv_bias)
@@ -184,7 +166,8 @@ def core_flops(shape: AttentionShape, options: NystromformerOptions) -> int:
     count = options.landmarks
     long = tokens + padded_tokens(tokens, options)
     products = 4 * batch * (long * count + count**2) * channels
-    return products + 8 * batch * shape.heads * options.iterations * count**3 + conv
+    inverse = pseudo_inverse_flops(batch * shape.heads, count, options.iterations)
+    return products + inverse + conv
 
 
 def state_floats(shape: AttentionShape, options: NystromformerOptions) -> int:

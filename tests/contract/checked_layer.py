@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from attention_impls import AttentionShape, Grid
 from attention_impls.spec import AttentionSpec
+from bench.alternatives import close_up
 from bench.stimulus import workload_inputs
 from bench.vector import built
 
@@ -57,9 +58,11 @@ then, and the value that removes it."""
 EXACT_GRADIENTS: tuple[Switch, ...] = (
     ("inverse_gradient", "implicit", "unrolled"),
     ("epsilon", None, 0.0),
+    ("estimator", "hashes", "expectation"),
 )
 """Options whose published backward pass is not the derivative of the forward pass (an inverse taken
-as exact; a detached stabiliser, which cancels but for epsilon), and the value that makes it so."""
+as exact; a detached stabiliser, which cancels but for epsilon; samples, whose expectation is
+differentiated), and the value that makes it so."""
 
 GENEROUS: tuple[Switch, ...] = (("features", ..., 8192), ("epsilon", None, 0.0))
 """Options that buy a better approximation: random features come near what they estimate slowly."""
@@ -72,6 +75,12 @@ def with_options(options: Any, switches: tuple[Switch, ...]) -> Any:
             with suppress(ValueError):
                 options = replace(options, **{name: after})
     return options
+
+
+def closer(spec: AttentionSpec) -> AttentionSpec:
+    """`spec` with windows, blocks and buckets that do not hold the contract's whole sequences."""
+    small = close_up(spec.options)
+    return spec if small == spec.options else replace(spec, options=small)
 
 
 @cache

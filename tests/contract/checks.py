@@ -38,6 +38,7 @@ CHECKS: dict[str, Check] = {
         checks_traits.nonnegative_weights_trait,
         checks_traits.approximates_softmax_trait,
         checks_traits.deterministic_trait,
+        checks_traits.continuous_trait,
         checks_cost.flops_equal_both_counters,
         checks_cost.order_is_the_growth_of_flops,
         checks_cost.state_is_a_number_of_floats,

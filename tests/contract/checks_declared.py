@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from contract.checked_layer import AWKWARD, MAIN, OTHERS, home, layer
+from contract.checked_layer import AWKWARD, MAIN, OTHERS, closer, home, layer
 
 from attention_impls.registry import source_file
 from attention_impls.shapes import AttentionShape, UnsupportedShape
@@ -71,6 +71,7 @@ def options_are_strict(spec: AttentionSpec) -> None:
 
 def every_option_matters(spec: AttentionSpec) -> None:
     """Each discrete option changes the output, the parameters or the gradient."""
+    spec = closer(spec)
     shape = home(spec)
     default = layer(spec, shape)
     parameters = {n: p.shape for n, p in default.state_dict().items()}

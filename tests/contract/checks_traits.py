@@ -9,6 +9,7 @@ from contract.checked_layer import (
     LOCAL_BRANCHES,
     MAIN,
     WIDE,
+    closer,
     core,
     distance,
     home,
@@ -28,6 +29,11 @@ SAME = 1e-9
 """Relative difference that is rounding in float64."""
 NORMALISED = 1e-3
 """Row sums this close to 1 are normalised; published epsilons move them that much."""
+
+LINE = 33
+"""Inputs along a line; the line is refined three times, to steps 32^3 times smaller."""
+JUMP = 1e-2
+"""What is left of the largest step where the output jumps; otherwise it would be 32^-3."""
 
 
 def causal_trait(spec: AttentionSpec) -> None:
@@ -96,6 +102,7 @@ def extra_tokens_trait(spec: AttentionSpec) -> None:
 
 
 def permutation_equivariant_trait(spec: AttentionSpec) -> None:
+    spec = closer(spec)
     shape = home(spec)
     module, x = layer(spec, shape), stream(shape)
     order = torch.arange(shape.tokens).view(shape.grid.height, -1).T.flatten().flip(0)
@@ -107,6 +114,7 @@ def permutation_equivariant_trait(spec: AttentionSpec) -> None:
 
 
 def rows_sum_to_one_trait(spec: AttentionSpec) -> None:
+    spec = closer(spec)
     matrix = attention_matrix(spec, WIDE)
     if matrix is None:
         assert not spec.traits.rows_sum_to_one, "the mix is not linear in v: it has no rows"
@@ -119,6 +127,7 @@ def rows_sum_to_one_trait(spec: AttentionSpec) -> None:
 
 
 def nonnegative_weights_trait(spec: AttentionSpec) -> None:
+    spec = closer(spec)
     least = 0.0
     for shape in (WIDE, MAIN):
         matrix = attention_matrix(spec, shape)
@@ -134,6 +143,7 @@ def nonnegative_weights_trait(spec: AttentionSpec) -> None:
 
 def approximates_softmax_trait(spec: AttentionSpec) -> None:
     """Error relative to how far softmax attention is from the plain mean of the values."""
+    spec = closer(spec)
     module = _without_local_branch(spec, WIDE)
     if not hasattr(module, "mix"):
         assert not spec.traits.approximates_softmax, "no core to compare with softmax attention"
@@ -162,6 +172,27 @@ def deterministic_trait(spec: AttentionSpec) -> None:
         x = stream(shape, dtype=dtype)
         same = torch.equal(module(x, shape.grid), module(x, shape.grid))
         assert same == spec.traits.deterministic_eval, f"two calls give the same bits: {same}"
+
+
+def continuous_trait(spec: AttentionSpec) -> None:
+    """The largest step of the output along a line of inputs shrinks when that step is refined."""
+    spec = closer(spec)
+    one, shape = replace(WIDE, batch=1), replace(WIDE, batch=LINE)
+    module = layer(spec, shape)
+    start, end = stream(one, call=0), stream(one, call=1)
+    ends, largest = [0.0, 1.0], list[float]()
+    for _ in range(4):
+        share = torch.linspace(*ends, LINE, dtype=start.dtype)
+        out = module(start + share[:, None, None] * (end - start), shape.grid)
+        steps = out.diff(dim=0).flatten(1).norm(dim=1)
+        place = int(steps.argmax())
+        largest.append(steps[place].item())
+        ends = share[place : place + 2].tolist()
+    left = largest[-1] / largest[0]
+    if spec.traits.continuous:
+        assert left < JUMP, f"a step of the output keeps {left:.3g} of its size however small"
+    else:
+        assert left > JUMP, f"every step of the output shrinks, to {left:.3g} of its size"
 
 
 def attention_matrix(spec: AttentionSpec, shape: AttentionShape) -> Tensor | None:

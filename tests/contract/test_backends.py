@@ -38,7 +38,7 @@ OWN = [
     for name in backends(variant)
     if name not in ("reference", "compile")
 ]
-SDPA = [name for variant, name in OWN if variant == "softmax"]
+SDPA = [name for variant, name in OWN if variant == "softmax" and name.startswith("sdpa")]
 ON_CPU = [name for name in SDPA if not load_backend("softmax", name).unsupported(execution(SHAPE))]
 
 

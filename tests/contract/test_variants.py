@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from contract.checked_layer import closer
 from contract.checks import CHECKS
 
 import attention_impls
@@ -15,3 +16,13 @@ VARIANTS = names_in(Path(attention_impls.__file__).parent / "variants")
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variant(name: str, check: str) -> None:
     CHECKS[check](load(name))
+
+
+WITH_SIZES_IN_TOKENS = [name for name in VARIANTS if closer(load(name)) is not load(name)]
+
+
+@pytest.mark.parametrize("check", [name for name in CHECKS if name != "vector_matches"])
+@pytest.mark.parametrize("name", WITH_SIZES_IN_TOKENS)
+def test_variant_close_up(name: str, check: str) -> None:
+    """The same with sizes that do not hold the contract's whole sequences."""
+    CHECKS[check](closer(load(name)))

@@ -11,7 +11,12 @@ from click.testing import CliRunner
 
 from attention_impls.registry import load
 from bench import vector
-from bench.alternatives import changed_fields, discrete_alternatives, doubled_alternatives
+from bench.alternatives import (
+    changed_fields,
+    close_up,
+    discrete_alternatives,
+    doubled_alternatives,
+)
 from bench.vector import StaleRevisionError, differences, main, write
 
 
@@ -36,6 +41,16 @@ def test_discrete_alternatives_change_one_field_each() -> None:
 def test_doubled_alternatives_change_one_integer_each() -> None:
     changes = [changed_fields(o, Options()) for o in doubled_alternatives(Options())]
     assert changes == [{"size": 8}, {"steps": 3}]
+
+
+def test_sizes_in_tokens_are_shrunk_for_short_sequences() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Sized:
+        window_tokens: int = 256
+        landmarks: int = 49
+
+    assert changed_fields(close_up(Sized()), Sized()) == {"window_tokens": 8}
+    assert close_up(Options()) == Options()
 
 
 @pytest.fixture

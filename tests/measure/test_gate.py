@@ -80,6 +80,38 @@ def test_a_backend_without_tolerance_for_the_dtype_is_refused():
         judged(FORWARD, backend(tolerance={}))
 
 
+class OneToken(nn.Module):
+    """The reference, with the first tokens of each sequence a little too large."""
+
+    def __init__(self, layer, tokens, factor):
+        super().__init__()
+        self.layer, self.tokens, self.factor = layer, tokens, factor
+
+    def forward(self, x, grid):
+        y = self.layer(x, grid)
+        return torch.cat((self.factor * y[:, : self.tokens], y[:, self.tokens :]), 1)
+
+
+def of_tokens(tokens, factor):
+    return replace(backend(), adopt=lambda layer: OneToken(layer, tokens, factor))
+
+
+def test_a_mechanism_that_is_not_continuous_is_judged_by_the_root_mean_square(monkeypatch):
+    """One token of 64 may differ where rounding changes a choice; all of them may not."""
+    case = tiny.case("softmax", 64)
+    judged(case, of_tokens(1, 1 + 1e-6))
+    with pytest.raises(Wrong, match="the output differs"):
+        judged(case, of_tokens(1, 1 + 6e-4))
+    spec = load("softmax")
+    choosing = replace(spec, traits=replace(spec.traits, continuous=False))
+    monkeypatch.setattr("bench.subject.load", lambda _name: choosing)
+    judged(case, of_tokens(1, 1 + 6e-4))
+    with pytest.raises(Wrong, match="the output differs"):
+        judged(case, of_tokens(64, 1 + 6e-4))
+    with pytest.raises(Wrong, match="the output differs"):
+        judged(case, of_tokens(1, 1 + 6e-2))
+
+
 def test_a_costly_case_is_checked_with_one_sequence_or_on_a_smaller_grid_that_is_named():
     case = tiny.case("softmax", 64, batch=4)
     spec, shape = load("softmax"), shape_of(case.stimulus, 4)

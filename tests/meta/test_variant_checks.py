@@ -157,6 +157,11 @@ CONTROLS: dict[str, tuple[tuple[str, str], set[str]]] = {
     "two calls differ in the last bit": (
         before_return("mixed = mixed * (1 + 1e-13 * torch.rand(()).to(mixed))"),
         {"deterministic_trait"}),
+    "stale: continuous": (trait("continuous", True), {"continuous_trait"}),
+    "the output jumps": (
+        in_local_branch(
+            "(0 if self.causal else 0.02 * (200 * v.mean((1, 2, 3), keepdim=True)).round())"),
+        {"continuous_trait"}),
     "FLOPs forget the normaliser": (
         ("(2 * shape.head_dim + 1)", "(2 * shape.head_dim)"), {"flops_equal_both_counters"}),
     "FLOPs are no integer": (

@@ -99,7 +99,7 @@ SPEC = AttentionSpec(
     traits=Traits(
         causal=True, any_grid=True, extra_tokens=True, permutation_equivariant=True,
         rows_sum_to_one=True, nonnegative_weights=True, approximates_softmax=False,
-        deterministic_eval=True,
+        deterministic_eval=True, continuous=True,
     ),
     uncounted=uncounted,
     adopt_official=adopt_official,

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attention_impls import AttentionShape, Grid, load
-from attention_impls.variants.nystromformer import iterative_pseudo_inverse, segment_means
+from attention_impls.parts.pseudo_inverse import iterative_pseudo_inverse
+from attention_impls.variants.nystromformer import segment_means
 from bench.stimulus import normal
 
 SPEC = load("nystromformer")

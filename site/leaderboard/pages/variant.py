@@ -70,6 +70,10 @@ _TRAITS: Mapping[str, tuple[str, str]] = {
         "Two evaluations give the same bits.",
         "Two evaluations differ: it draws random numbers.",
     ),
+    "continuous": (
+        "Small changes of the input change the output little.",
+        "Small changes of the input, and rounding, can change a choice and make the output jump.",
+    ),
 }
 
 
