@@ -154,7 +154,7 @@ SPEC = AttentionSpec(
         extra_tokens=True,
         permutation_equivariant=True,
         rows_sum_to_one=False,
-        nonnegative_weights=False,
+        nonnegative_weights=True,
         approximates_softmax=False,
         deterministic_eval=True,
     ),

@@ -84,6 +84,7 @@ def test_every_kind_has_an_example() -> None:
     assert set(examples()) == {
         "attention_impls/variants/content_lambda.py",
         "attention_impls/backends/content_lambda_inplace.py",
+        "attention_impls/backbones/vit_fine.py",
         "bench/metrics/input_memory.py",
         "bench/tasks/brighter_half.py",
         "bench/plans/lengths.py",
