@@ -102,5 +102,5 @@ def _task(pairs: int, train: int) -> SequenceTask:
     )  # fmt: skip
 
 
-SETTINGS = (_task(16, 16_384), _task(64, 8_192), _task(256, 2_048))
+SETTINGS = (_task(16, 16_384), _task(64, 8_192))
 TASKS = tuple(one.task() for one in SETTINGS)
