@@ -1,9 +1,9 @@
 """Layers that take a stream of tokens and no more, against their authors' own modules.
 
-A case of `published/` belongs here if it names the layout in which the authors' module takes its
-input: `stream` [batch, tokens, channels], `image` [batch, channels, height, width], `sequence`
-[tokens, batch, channels], or `patches` [batch, channels, places of a patch, patches]. It may have
-the options that make our layer the same function.
+A file of `published/` belongs here if its cases name the layout in which the authors' module takes
+its input: `stream` [batch, tokens, channels], `image` [batch, channels, height, width], `sequence`
+[tokens, batch, channels], or `patches` [batch, channels, places of a patch, patches]. A case may
+have the options that make our layer the same function.
 """
 
 from dataclasses import replace
@@ -20,8 +20,8 @@ from attention_impls import AttentionShape, Grid, load
 CASES = {
     f"{path.stem}/{name}": (path.stem, case)
     for path in sorted(FOLDER.glob("*.json"))
+    if '"layout":' in path.read_text(encoding="utf-8")
     for name, case in published(path.stem).items()
-    if "layout" in case.arguments
 }
 ADDS_ITS_INPUT = ("EfficientAttention",)
 """Classes that add their input to their output; with us the block does."""
