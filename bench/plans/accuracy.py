@@ -1,9 +1,9 @@
 """Accuracy of every variant on the tasks that a machine can train in time, with three seeds.
 
 Cost: about five hours on 2 CPU cores for ten variants, reckoned from single trainings and not yet
-measured as a whole; on a GPU, which also trains the large image tasks, not known yet. Expected
-result: recall and masked copy separate mechanisms by their capacity, digits hardly separates any. A
-task whose data are missing is `not_run`, with what to do.
+measured as a whole; on a GPU, which also trains the large image tasks, not known yet.
+Expected result: recall and masked copy separate mechanisms by their capacity, digits hardly
+separates any. A task whose data are missing is `not_run`, with what to do.
 """
 
 from collections.abc import Iterator
