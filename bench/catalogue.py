@@ -87,7 +87,7 @@ def read_catalogue() -> Catalogue:
     """Read every variant, backbone, metric and task of the tree."""
     registry = importlib.import_module("attention_impls.registry")
     metrics = importlib.import_module("bench.metric").metrics()
-    tasks = importlib.import_module("bench.task").tasks()
+    task = importlib.import_module("bench.task")
     measured = (
         Column(
             name=m.name,
@@ -117,10 +117,12 @@ def read_catalogue() -> Catalogue:
                 tokens=t.tokens,
                 recipe_sha256=t.recipe_sha256,
                 recipe=t.recipe_numbers,
-                description=inspect.cleandoc(_module_docstring(f"bench.tasks.{t.name}")),
-                source=f"bench/tasks/{t.name}.py",
+                description=inspect.cleandoc(
+                    _module_docstring(f"bench.tasks.{task.file_of(t.name)}")
+                ),
+                source=f"bench/tasks/{task.file_of(t.name)}.py",
             )
-            for t in tasks
+            for t in task.tasks()
         ),
     )
 

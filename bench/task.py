@@ -139,6 +139,17 @@ def tasks() -> tuple[Task, ...]:
 
 
 @cache
+def file_of(name: str) -> str:
+    """Return the name of the file in bench/tasks that defines task `name`.
+
+    Raises:
+        UnknownName: no such task.
+    """
+    task(name)
+    return next(f for f in names_in(_FOLDER) if name in {one.name for one in _in_file(f)})
+
+
+@cache
 def task(name: str) -> Task:
     """Return task `name`.
 
