@@ -73,9 +73,32 @@ def parity() -> dict[str, list[str]]:
     return {"softmax": differences(load_backend("softmax", "compile"), shape, "float32")}
 
 
+FLEX = {
+    "softmax": AttentionShape(2, Grid(9, 20), 2, 16, causal=True),
+    "sliding_window": AttentionShape(2, Grid(1, 700), 2, 16, extra_tokens=2),
+    "bigbird": AttentionShape(2, Grid(1, 1000), 2, 16),
+}
+"""Sequences that the default windows and blocks do not hold, and blocks do not divide."""
+
+
+def flex() -> dict[str, float]:
+    """Largest difference of each variant's FlexAttention from its reference, forward."""
+    found: dict[str, float] = {}
+    for name, shape in FLEX.items():
+        reference = layer(shape, "float32", variant=name).requires_grad_(False)
+        adopted = load_backend(name, "flex").adopt(reference)
+        x = normal("x", (shape.batch, shape.tokens, shape.channels))
+        got, want = (module(x, shape.grid) for module in (adopted, reference))
+        found[name] = (got - want).abs().max().item()
+    return found
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "compiled":
-        answer: dict[str, object] = {"parity": parity()}
+    answer: dict[str, object]
+    if sys.argv[1] == "flex":
+        answer = {"flex": flex()}
+    elif sys.argv[1] == "compiled":
+        answer = {"parity": parity()}
     else:
         answer = {"graphs": graphs(), "shapes": shapes()}
     print(json.dumps(answer))  # noqa: T201

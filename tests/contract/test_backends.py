@@ -248,6 +248,80 @@ def test_many_shapes_in_one_process_do_not_use_up_the_recompilations() -> None:
     assert traced()["shapes"] == want
 
 
+# FlexAttention ------------------------------------------------------------------------------------
+
+
+def pattern_of(variant: str, shape: AttentionShape) -> Any:
+    adopted = load_backend(variant, "flex").adopt(load(variant).build(shape))
+    return adopted.mix.pattern(shape.tokens, torch.device("cpu"))
+
+
+def seen_by_blocks(pattern: Any, tokens: int) -> Tensor:
+    """What FlexAttention computes: whole blocks, and by the rule within those seen in part."""
+    places = torch.arange(tokens)
+    heads = torch.arange(pattern.some.shape[0])[:, None, None]
+    by_rule = pattern.rule(torch.tensor(0), heads, places[:, None], places)
+    block = places // pattern.block
+    some, every = (t[:, block][:, :, block] for t in (pattern.some, pattern.every))
+    return every | (some & by_rule)
+
+
+def seen_by_reference(variant: str, shape: AttentionShape) -> Tensor:
+    """Where the reference's weights are not 0."""
+    tokens = shape.tokens
+    wide = replace(shape, head_dim=tokens)
+    mix = load(variant).build(wide).double().mix
+    q = torch.zeros(1, shape.heads, tokens, tokens, dtype=torch.float64)
+    v = torch.eye(tokens, dtype=torch.float64).expand_as(q)
+    x = torch.zeros(1, tokens, wide.channels, dtype=torch.float64)
+    return mix(q, q, v, x, wide.grid)[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("variant", "tokens", "extra", "causal"),
+    [
+        ("softmax", 300, 0, True),
+        ("sliding_window", 700, 0, False),
+        ("sliding_window", 700, 0, True),
+        ("sliding_window", 598, 2, False),
+        ("bigbird", 770, 0, False),
+    ],
+)
+def test_flex_sees_what_the_reference_sees(
+    variant: str, tokens: int, extra: int, causal: bool
+) -> None:
+    shape = AttentionShape(1, Grid(1, tokens), 2, 1, extra_tokens=extra, causal=causal)
+    pattern = pattern_of(variant, shape)
+    want = seen_by_reference(variant, shape)[:, extra:]
+    got = seen_by_blocks(pattern, tokens + extra)[:, extra:].expand_as(want)
+    assert torch.equal(got, want)
+    assert not torch.equal(got.roll(1, 2), want)
+    assert not pattern.every.all(), "nothing is skipped"
+
+
+def test_flex_says_what_it_cannot_run() -> None:
+    reasons = load_backend("bigbird", "flex").unsupported(
+        replace(
+            execution(SHAPE, variant="bigbird"),
+            options=replace(load("bigbird").options, block_tokens=4),
+        )
+    )
+    assert any("needs blocks of 64" in reason for reason in reasons)
+    assert any("no backward pass on CPU" in reason for reason in reasons)
+    with pytest.raises(TypeError, match="not that of variant bigbird"):
+        load_backend("bigbird", "flex").adopt(load("linformer").build(SHAPE))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    bool(compile_module.unsupported(execution(SHAPE))), reason="no compiler on this machine"
+)
+def test_flex_output_equals_the_reference() -> None:
+    found = in_a_fresh_process("flex")["flex"]
+    assert set(found) == {"softmax", "sliding_window", "bigbird"}
+    assert max(found.values()) < 1e-5
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     bool(compile_module.unsupported(execution(SHAPE))), reason="no compiler on this machine"
