@@ -28,6 +28,10 @@ PATCH_PX = 16
 """Side of a patch: an image of side R is a grid of R/16 x R/16 tokens, as in ViT and DeiT."""
 
 
+_COMPILED = ("compile", "flex")
+"""Backends that compile every shape anew, ten seconds or more a case."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     """What a plan may draw on: the variants there are and the device it is for."""
@@ -251,7 +255,7 @@ def executions(scope: Scope, *, compiled: bool) -> Iterator[tuple[str, str]]:
     """
     for variant in scope.variants:
         for backend in backends(variant):
-            if backend.startswith("sdpa_") or (backend == "compile" and not compiled):
+            if backend.startswith("sdpa_") or (backend in _COMPILED and not compiled):
                 continue
             yield variant, backend
 
