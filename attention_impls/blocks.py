@@ -107,7 +107,7 @@ def start_as_published(network: nn.Module) -> None:
     """
     for module in network.modules():
         if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.normal_(module.weight, std=0.02)
             for name, parameter in module.named_parameters(recurse=False):
                 if name == "bias":
                     nn.init.zeros_(parameter)

@@ -264,7 +264,7 @@ class PyramidStage(nn.Module):
         if self.position_grid is not None:
             rows = self.extra_tokens + self.position_grid.tokens
             self.positions = nn.Parameter(torch.zeros(1, rows, stage.channels))
-            nn.init.trunc_normal_(self.positions, std=0.02)
+            nn.init.normal_(self.positions, std=0.02)
         self.blocks = nn.ModuleList(
             design.block(stage, placed) for placed in design.in_stage(index, grid)
         )
@@ -309,7 +309,7 @@ class Pyramid(nn.Module):
         self.class_token = None
         if design.class_token:
             self.class_token = nn.Parameter(torch.zeros(1, 1, widths[-1]))
-            nn.init.trunc_normal_(self.class_token, std=0.02)
+            nn.init.normal_(self.class_token, std=0.02)
         self.norm = design.last_norm()
         self.norm_is_read = design.norm_is_read
         self.classify = nn.Linear(widths[-1], num_classes)

@@ -54,7 +54,8 @@ def scale_catalogue() -> Catalogue:
         tasks=tuple(
             TaskEntry(
                 name=f"task_{n:02d}", title=f"Task {n} (synthetic)", revision=1,
-                help="A synthetic task.", chance=0.1, test_items=360,
+                help="A synthetic task.", chance=0.1, test_items=360, tokens=16,
+                recipe_sha256="0" * 64, recipe={},
             )
             for n in range(TASKS)
         ),

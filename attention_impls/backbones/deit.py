@@ -149,8 +149,8 @@ class Deit(nn.Module):
         self.norm = nn.LayerNorm(channels, eps=EPSILON)
         self.classify = nn.Linear(channels, num_classes)
         start_as_published(self)
-        nn.init.trunc_normal_(self.class_token, std=0.02)
-        nn.init.trunc_normal_(self.positions, std=0.02)
+        nn.init.normal_(self.class_token, std=0.02)
+        nn.init.normal_(self.positions, std=0.02)
 
     def forward(self, images: Images) -> Tensor:
         """Classify: logits [batch, classes]."""

@@ -116,7 +116,7 @@ class PositionBias(nn.Module):
         self.extra = table(extra_tokens) if extra_tokens else None
         self.size = (grid.height, grid.width)
         for parameter in self.parameters():
-            nn.init.trunc_normal_(parameter, std=0.02)
+            nn.init.normal_(parameter, std=0.02)
 
     def forward(self) -> Bias:
         """Return the bias in the layout of scores: [.., agents, tokens] or [.., tokens, agents]."""

@@ -243,6 +243,7 @@ SPEC = AttentionSpec(
         nonnegative_weights=True,
         approximates_softmax=False,
         deterministic_eval=True,
+        continuous=False,
     ),
     adopt_official=adopt_official,
 )

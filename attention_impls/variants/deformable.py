@@ -89,7 +89,7 @@ class DeformableAttention(nn.Module):
         if options.position_bias:
             sides = (2 * shape.grid.height - 1, 2 * shape.grid.width - 1)
             self.position_bias = nn.Parameter(torch.empty(shape.heads, *sides))
-            nn.init.trunc_normal_(self.position_bias, std=0.01)
+            nn.init.normal_(self.position_bias, std=0.01)
 
     def forward(self, x: Stream, grid: Grid) -> Stream:
         """Attend.

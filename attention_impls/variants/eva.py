@@ -131,9 +131,9 @@ class PositionBias(nn.Module):
         right = columns[:, None] - columns + window.width - 1
         # as published: rows are one width apart, so that some positions share a number
         self.register_buffer("index", below * window.width + right, persistent=False)
-        entries = int(self.index.max()) + 1 if window.tokens > 1 else 1
+        entries = 2 * (window.height - 1) * window.width + 2 * (window.width - 1) + 1
         self.table = nn.Parameter(torch.empty(entries, heads))
-        nn.init.trunc_normal_(self.table, std=0.02)
+        nn.init.normal_(self.table, std=0.02)
 
     def forward(self) -> Float[Tensor, "heads 1 places places"]:
         """Return the biases."""

@@ -165,7 +165,7 @@ class NeighborhoodMix(nn.Module):
         if options.position_bias:
             offsets = 2 * options.window - 1
             self.position_bias = nn.Parameter(torch.empty(shape.heads, offsets, offsets))
-            nn.init.trunc_normal_(self.position_bias, std=0.02)
+            nn.init.normal_(self.position_bias, std=0.02)
         self.grid = shape.grid
         self.register_buffer("kept_mask", mask_of(shape.grid, options), persistent=False)
 

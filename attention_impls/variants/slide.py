@@ -66,7 +66,7 @@ class SlideMix(nn.Module):
             identity = torch.eye(outputs).view(outputs, 1, options.window, options.window)
             self.mixtures.weight.add_(identity.repeat(head_dim, 1, 1, 1))
         self.position_bias = nn.Parameter(torch.empty(shape.heads, outputs))
-        nn.init.trunc_normal_(self.position_bias, std=0.02)
+        nn.init.normal_(self.position_bias, std=0.02)
 
     def forward(
         self,

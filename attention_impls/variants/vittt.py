@@ -61,7 +61,7 @@ class VitttMix(nn.Module):
         self.first = nn.Parameter(torch.empty(size))
         self.second = nn.Parameter(torch.empty(size))
         for weight in self.parameters():
-            nn.init.trunc_normal_(weight, std=0.02)
+            nn.init.normal_(weight, std=0.02)
         self.rotation = (
             rotation_across_heads(shape.grid, shape.heads, shape.head_dim)
             if options.rotary
@@ -102,7 +102,7 @@ class Vittt(nn.Module):
         self.qkv = nn.Linear(channels, 3 * channels, bias=options.qkv_bias)
         self.local_qkv = nn.Linear(channels, 3 * head_dim, bias=options.qkv_bias)
         self.kernels = nn.Parameter(torch.empty(head_dim, 1, KERNEL_SIDE, KERNEL_SIDE))
-        nn.init.trunc_normal_(self.kernels, std=0.02)
+        nn.init.normal_(self.kernels, std=0.02)
         self.mix = VitttMix(shape, options)
         self.out = nn.Linear(channels + head_dim, channels)
 

@@ -65,7 +65,7 @@ class WindowShiftedMix(nn.Module):
             self.position_bias = nn.Parameter(
                 torch.empty((2 * options.window - 1) ** 2, shape.heads)
             )
-            nn.init.trunc_normal_(self.position_bias, std=0.02)
+            nn.init.normal_(self.position_bias, std=0.02)
         self.grid = shape.grid
         self.register_buffer("kept_mask", mask_of(shape.grid, options), persistent=False)
 

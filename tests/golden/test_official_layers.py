@@ -49,6 +49,7 @@ def layer(variant: str, case: Published) -> nn.Module:
         grid=grid(made),
         heads=made["heads"],
         head_dim=channels // made["heads"],
+        extra_tokens=made.get("extra_tokens", 0),
         causal=made.get("causal", False),
     )
     built = spec.build(shape, replace(spec.options, **made.get("options", {})))
