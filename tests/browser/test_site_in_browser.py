@@ -219,10 +219,10 @@ def test_tables_sort_by_keyboard(site: Site, browser: "playwright.Browser") -> N
         button.wait_for(state="attached")
         button.focus()
         page.keyboard.press("Enter")
-        assert head.get_attribute("aria-sort") == "ascending"
+        head.and_(page.locator("[aria-sort=ascending]")).wait_for(state="attached")
         assert sorted_up(column(page))
         page.keyboard.press("Enter")
-        assert head.get_attribute("aria-sort") == "descending"
+        head.and_(page.locator("[aria-sort=descending]")).wait_for(state="attached")
         down = column(page)
         assert sorted_up([v for v in reversed(down) if v])
         assert not sorted_up(down)
