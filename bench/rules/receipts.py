@@ -50,7 +50,7 @@ def _cheapest(under: RunUnderTest) -> Iterator[RecordUnderTest]:
         call = one.computable
         if call is None or one.workload is None or not _stated(one):
             continue
-        if not call.spec.traits.deterministic_eval:
+        if not (call.spec.traits.deterministic_eval and call.spec.traits.continuous):
             continue
         flops = call.spec.flops(call.shape, call.options)
         key = _execution(one.case, one.workload.dtype)

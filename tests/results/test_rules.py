@@ -30,7 +30,8 @@ from bench.model import (
     Workload,
 )
 from bench.plan import everything, load_plan
-from bench.rules import RUN_RULES, TREE_RULES, check_results, check_run, rule
+from bench.rules import RUN_RULES, TREE_RULES, check_results, check_run, rule, status
+from bench.rules.rule import RunUnderTest
 from bench.submission import StoredRun, identified, read_results, write_run
 
 Changed = Callable[[StoredRun], StoredRun]
@@ -495,3 +496,19 @@ def test_parameters_on_the_meta_device_are_those_of_the_real_layer(name: str) ->
     mix = getattr(layer, "mix", None)
     core = sum(p.numel() for p in mix.parameters()) if isinstance(mix, nn.Module) else 0
     assert rule.parameters_of(name, spec.options, shape, "core") == core
+
+
+def test_a_mechanism_that_chooses_is_not_judged_by_its_largest_difference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    far = metric(ONE, "error", (0.07,))(sample())
+    (r310,) = (one for one in status.RULES if one.id == "R310")
+
+    def faults() -> int:
+        return len(list(r310.find(RunUnderTest(stored=far, now="2999-01-01T00:00:00Z"))))
+
+    assert faults() > 0
+    spec = load("softmax")
+    chooses = replace(spec, traits=replace(spec.traits, continuous=False))
+    monkeypatch.setattr("bench.rules.rule.load", lambda _name: chooses)
+    assert faults() == 0
