@@ -130,7 +130,7 @@ def adopt_official(official: StateDict) -> dict[str, Tensor]:
 SPEC = AttentionSpec(
     name="differential",
     title="Differential attention",
-    family="softmax",
+    family="pairwise",
     paper=Paper(
         title="Differential Transformer",
         authors=(

@@ -147,7 +147,7 @@ def adopt_official(official: StateDict) -> dict[str, Tensor]:
 SPEC = AttentionSpec(
     name="grouped_query",
     title="Grouped-query attention",
-    family="softmax",
+    family="pairwise",
     paper=Paper(
         title="GQA: Training Generalized Multi-Query Transformer Models from Multi-Head "
         "Checkpoints",

@@ -198,7 +198,7 @@ def adopt_official(official: StateDict) -> dict[str, Tensor]:
 SPEC = AttentionSpec(
     name="synthesizer",
     title="Synthesizer",
-    family="softmax",
+    family="pairwise",
     paper=Paper(
         title="Synthesizer: Rethinking Self-Attention for Transformer Models",
         authors=(
