@@ -21,8 +21,9 @@ from leaderboard.blocks import (
     prose,
 )
 from leaderboard.downloads import table_files, view_files
-from leaderboard.format import count_of, whole
+from leaderboard.format import whole
 from leaderboard.page import Page, RawFile
+from leaderboard.refusals import refusals
 from leaderboard.rendering import json_text
 from leaderboard.results import View
 
@@ -118,7 +119,7 @@ def _blocks(view: View) -> Iterator[Block]:
         Paragraph(("As a file: ", Link("columns.json", "data/columns.json", download=True), ".")),
     ))  # fmt: skip
     yield Section("metrics", "Metrics", (_metrics(view),))
-    yield Section("refused", "Refused", (_refused(view),))
+    yield Section("refused", "Refused", (refusals(view),))
 
 
 def _whole(view: View) -> Table:
@@ -213,18 +214,6 @@ def _metrics(view: View) -> Table:
             for c in view.table.columns
         ),
         empty="No metric is known.",
-        show_caption=False,
-        sortable=False,
-    )
-
-
-def _refused(view: View) -> Table:
-    return Table(
-        id="refused-table",
-        caption=f"{count_of(len(view.table.refused), 'file')} refused",
-        heads=(Head(title="Path"), Head(title="Reason")),
-        rows=tuple(Row((Cell((Code(r.path),)), Cell((r.reason,)))) for r in view.table.refused),
-        empty="Every file below results/ was accepted.",
         show_caption=False,
         sortable=False,
     )

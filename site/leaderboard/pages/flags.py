@@ -7,7 +7,6 @@ from leaderboard.addresses import run as run_address
 from leaderboard.blocks import (
     Block,
     Cell,
-    Code,
     Document,
     Head,
     Link,
@@ -19,6 +18,7 @@ from leaderboard.blocks import (
 )
 from leaderboard.format import count_of, day, percent, whole
 from leaderboard.page import Page
+from leaderboard.refusals import refusals
 from leaderboard.results import Result, View
 
 _MOST_ROWS = 200
@@ -63,7 +63,7 @@ def _blocks(view: View) -> Iterator[Block]:
         ), "small"),
         *_listed(view, stale, "stale-table"),
     ))  # fmt: skip
-    yield Section("refused", "Refused files", (_refused(view),))
+    yield Section("refused", "Refused files", (refusals(view),))
 
 
 def _runs(view: View) -> Table:
@@ -143,18 +143,6 @@ def _listed(view: View, results: Sequence[Result], id_: str) -> Iterator[Block]:
         rows=tuple(rows),
         empty="None.",
         show_caption=False,
-    )
-
-
-def _refused(view: View) -> Table:
-    return Table(
-        id="refused-table",
-        caption=f"{count_of(len(view.table.refused), 'file')} refused",
-        heads=(Head(title="Path"), Head(title="Reason")),
-        rows=tuple(Row((Cell((Code(r.path),)), Cell((r.reason,)))) for r in view.table.refused),
-        empty="Every file below results/ was accepted.",
-        show_caption=False,
-        sortable=False,
     )
 
 
