@@ -25,6 +25,12 @@ ENVIRONMENT = ROOT / ".nox" / "attnbench"
 STAMP = ENVIRONMENT / "installed.json"
 SCRIPTS = "Scripts" if os.name == "nt" else "bin"
 OLDEST_PYTHON = (3, 11)
+FORMS = {
+    "workflows": ".github/workflows/*.yml",
+    "issue-forms": ".github/ISSUE_TEMPLATE/*[!g].yml",
+    "issue-config": ".github/ISSUE_TEMPLATE/config.yml",
+}
+"""Files that GitHub reads, by the schema that check-jsonschema carries for them."""
 PATIENCE_S = 60.0
 """Time a run may take to write its last lines after Ctrl-C; nox alone would kill it at once."""
 
@@ -106,7 +112,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, formatting, who imports whom, spelling, and that schema.json is up to date."""
+    """Check style, formatting, imports, spelling, the schema, and the automation under .github."""
     python = environment(session, "lint")
     session.chdir(ROOT)
     _call(session, _tool(python, "ruff"), "check", ".")
@@ -114,6 +120,11 @@ def lint(session: nox.Session) -> None:
     _call(session, _tool(python, "lint-imports"))
     _call(session, _tool(python, "codespell"))
     _call(session, str(python), "-m", "bench.schema", "--check")
+    _call(session, _tool(python, "zizmor"), "--offline", "--pedantic", "--quiet", ".github")
+    for kind, files in FORMS.items():
+        schema = ["--builtin-schema", f"vendor.github-{kind}"]
+        found = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob(files))]
+        _call(session, _tool(python, "check-jsonschema"), *schema, *found)
 
 
 @nox.session
@@ -146,6 +157,15 @@ def repro(session: nox.Session) -> None:
     python = environment(session)
     session.chdir(ROOT)
     _call(session, str(python), "-m", "bench.cli", "repro", *session.posargs, patience_s=PATIENCE_S)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Change valid runs at random and look for what nobody notices: `-- --mutants 100000`."""
+    python = environment(session, "tests")
+    session.chdir(ROOT)
+    paths: dict[str, str | None] = {"PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT / 'site'}"}
+    _call(session, str(python), str(ROOT / "tests" / "fuzz_runs.py"), *session.posargs, env=paths)
 
 
 @nox.session

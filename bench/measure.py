@@ -148,26 +148,39 @@ def joined(first: tuple[Ceiling, ...], later: tuple[Ceiling, ...]) -> tuple[Ceil
 
 
 def _written(order: Order, journal: Journal, ceilings: tuple[Ceiling, ...]) -> Finished:
+    run, files = run_of(order.plan, journal, ceilings, order.submitted_by)
+    path = submission.write_run(order.results, run, files)
+    return Finished(
+        folder=path,
+        run=submission.read_run(path).run,
+        records=merge.records(order.plan, journal),
+        conditions=run.conditions,
+    )
+
+
+def run_of(
+    plan: Plan, journal: Journal, ceilings: tuple[Ceiling, ...], submitted_by: str
+) -> tuple[Run, tuple[VariantRecords, ...]]:
+    """Return what a finished journal holds as a run to be written, header and files."""
     header = journal.header
-    records = merge.records(order.plan, journal)
-    conditions = merge.conditions(order.plan, journal)
+    records = merge.records(plan, journal)
     run = Run(
         run_id="not-yet-known",
         created=header.created,
-        submitted_by=order.submitted_by,
+        submitted_by=submitted_by,
         suite_version=header.suite_version,
         commit=header.commit,
         dirty=header.dirty,
-        plan=order.plan.name,
-        plan_digest=order.plan.digest,
+        plan=plan.name,
+        plan_digest=plan.digest,
         only=header.only,
-        protocol=order.plan.protocol,
+        protocol=plan.protocol,
         environment=header.environment,
         ceilings=ceilings,
-        conditions=conditions,
+        conditions=merge.conditions(plan, journal),
         files={},
     )
-    files = [
+    files = tuple(
         VariantRecords(
             run_id="not-yet-known",
             variant=variant,
@@ -176,8 +189,5 @@ def _written(order: Order, journal: Journal, ceilings: tuple[Ceiling, ...]) -> F
         )
         for variant, source in header.variants.items()
         if any(r.case.variant == variant for r in records)
-    ]
-    path = submission.write_run(order.results, run, files)
-    return Finished(
-        folder=path, run=submission.read_run(path).run, records=records, conditions=conditions
     )
+    return run, files

@@ -17,6 +17,8 @@ SCHEMA = 2
 """Version of the file format."""
 PROTOCOL_VERSION = 1
 """Version of how we measure; results compare only within one version."""
+REPRODUCTION = "repro"
+"""Plan name of a run that repeats one published row."""
 
 _T = TypeVar("_T")
 _STRICT = ConfigDict(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from attention_impls.registry import backends, names, names_in, outside_names, unknown
 from bench.model import (
+    REPRODUCTION,
     BatchPolicy,
     Case,
     DeviceKind,
@@ -18,8 +19,10 @@ from bench.model import (
     Level,
     Passes,
     Plan,
+    Protocol,
     Scalar,
     TaskRun,
+    Timed,
     Workload,
 )
 
@@ -121,6 +124,22 @@ def only(plan: Plan, pattern: str) -> Plan:
     pairs = tuple(c for c in plan.noise_pairs if _matches(c, pattern)) or plan.noise_pairs[:1]
     minutes = plan.expected_minutes * len(kept) / len(plan.cases)
     return replace(plan, cases=kept, noise_pairs=pairs, expected_minutes=minutes)
+
+
+def repeating(case: Case, protocol: Protocol, *, anchor: Case) -> Plan:
+    """Return the plan of a reproduction: one published case by the protocol of its run.
+
+    The digest follows from case, protocol and anchor alone, so that it can be checked.
+    """
+    return Plan(
+        name=REPRODUCTION,
+        purpose="Repeats one published row.",
+        expected_minutes=1.0,
+        protocol=protocol,
+        cases=(case,),
+        noise_pairs=(case,) if isinstance(case.stimulus, Timed) else (),
+        anchor=anchor,
+    )
 
 
 def _matches(case: Case, pattern: str) -> bool:

@@ -18,6 +18,7 @@ from bench.report import AnalysisReport, read_reports
 if TYPE_CHECKING:
     from bench.catalogue import Catalogue
     from bench.submission import StoredRun
+    from bench.trust import Trust
 
 OutcomeKind = Literal[
     "ok",
@@ -29,6 +30,17 @@ OutcomeKind = Literal[
     "diverged",
     "not_run",
 ]
+
+Tier = Literal["not accepted", "self-reported", "reproducible", "reproduced", "maintainer-verified"]
+TIERS: Mapping[Tier, str] = {
+    "not accepted": "A rule found an error: the row is shown here, but cannot be published.",
+    "self-reported": "Passed every rule, but something keeps others from repeating it exactly.",
+    "reproducible": "Passed every rule; code, machine, protocol and samples are known, so that "
+    "anybody can repeat it.",
+    "reproduced": "Another account measured the same on the same machine model and agrees.",
+    "maintainer-verified": "A maintainer who did not submit it measured the same and agrees.",
+}
+"""Lowest first: what each word means."""
 
 ROW_TYPES: Mapping[str, str] = {
     "run_id": "object",
@@ -79,6 +91,10 @@ ROW_TYPES: Mapping[str, str] = {
     "case_id": "object",
     "plan": "object",
     "created": "object",
+    "tier": "object",
+    "reproductions": "Int64",
+    "contradictions": "Int64",
+    "findings": "object",
 }
 """Columns of `rows` and `history` with their pandas types, in order.
 
@@ -98,6 +114,9 @@ Missing text is None, missing whole numbers and booleans are pandas.NA, missing 
 - stale: measured with another revision of the variant, another protocol version, or another
   revision or recipe of the task; never ranked.
 - busy: the machine was not quiet.
+- tier: how far the row can be trusted, see bench.trust; missing where it was not judged.
+  reproductions, contradictions: other accounts that measured the same and agree, or differ.
+  findings: ids of the rules that found something about the row, its file or its run.
 """
 
 
@@ -330,14 +349,19 @@ class LeaderboardTable:
     """Every whole network, by id."""
     root: Path
     """The results folder that was read."""
+    trust: "Mapping[tuple[str, str], Trust] | None" = None
+    """(run_id, case id) -> tier, what it lacks, and what the rules found; None: not judged."""
 
 
-def load_table(root: Path, catalogue: "Catalogue | None" = None) -> LeaderboardTable:
+def load_table(
+    root: Path, catalogue: "Catalogue | None" = None, *, judge: bool = False
+) -> LeaderboardTable:
     """Read everything below the results folder `root` into one table.
 
     Args:
         root: the results folder.
         catalogue: what the tree says about itself; None reads it, which imports torch.
+        judge: apply the rules of `attnbench check` and compute how far each row can be trusted.
     """
     from bench.catalogue import read_catalogue  # noqa: PLC0415 - its types come from here
     from bench.reported import read_reported  # noqa: PLC0415 - idem
@@ -346,7 +370,12 @@ def load_table(root: Path, catalogue: "Catalogue | None" = None) -> LeaderboardT
 
     known = catalogue or read_catalogue()
     stored, refusals = read_results(root)
-    rows, history = frames(stored, known)
+    trusted: Mapping[tuple[str, str], Trust] | None = None
+    if judge:
+        from bench.trust import judged  # noqa: PLC0415 - the rules know torch
+
+        trusted = judged(root, stored, refusals)
+    rows, history = frames(stored, known, trusted)
     reported, bad_reports = read_reported(root / "reported")
     analyses, bad_analyses = read_reports(root)
     newest_first = tuple(run_entry(one) for one in reversed(stored))
@@ -368,6 +397,7 @@ def load_table(root: Path, catalogue: "Catalogue | None" = None) -> LeaderboardT
             *_unknown_metrics(stored, {column.name for column in known.columns}),
         ),
         root=root,
+        trust=trusted,
     )
 
 

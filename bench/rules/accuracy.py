@@ -48,7 +48,10 @@ def _seeds(under: RunUnderTest) -> Iterator[Fault]:
         times = {one.samples("training_time") for one in found}
         if len(found) > 1 and any(losses) and (len(losses) == 1 or len(times) == 1):
             yield Fault(
-                f"{variant}.json", f"all {len(found)} seeds of {name} gave the same loss or time"
+                f"{variant}.json",
+                f"all {len(found)} seeds of {name} gave the same loss or time, must differ: train "
+                "each seed by itself",
+                tuple(one.case.id for one in found),
             )
 
 
@@ -58,6 +61,7 @@ def _few_seeds(under: RunUnderTest) -> Iterator[Fault]:
             yield Fault(
                 f"{variant}.json",
                 f"{len(found)} seeds of {name}: no interval below {_LEAST_SEEDS}",
+                tuple(one.case.id for one in found),
             )
 
 

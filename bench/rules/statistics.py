@@ -84,6 +84,13 @@ def _quiet(under: RunUnderTest) -> Iterator[Fault]:
         yield Fault("run.json", f"noise floor {found.interleaved:.1%}: few rows can be told apart")
 
 
+def _throttled(under: RunUnderTest) -> Iterator[Fault]:
+    for one in under.records:
+        samples = one.samples("throttled")
+        if samples and (share := fmean(samples)) > 0:
+            yield one.fault(f"the clock was held down in {share:.0%} of the readings: throttled")
+
+
 RULES = (
     RunRule(id="R501", severity="error", help="Samples do not vary.", find=_constant),
     RunRule(id="R502", severity="review", help="Samples take few values.", find=_quantised),
@@ -91,4 +98,5 @@ RULES = (
     RunRule(id="R504", severity="review", help="Rounds disagree.", find=_wild),
     RunRule(id="R505", severity="review", help="A call did no work.", find=_skipped_work),
     RunRule(id="R506", severity="flag", help="The machine was not quiet.", find=_quiet),
+    RunRule(id="R507", severity="flag", help="Throttled.", find=_throttled),
 )

@@ -205,7 +205,7 @@ class Head:
     secondary: bool = False
     """Left out on phones; the row's details have it."""
     shape: Literal[
-        "rank", "name", "number", "interval", "strip", "details", "state", "text", "free"
+        "rank", "name", "number", "interval", "strip", "details", "state", "text", "trust", "free"
     ] = "free"
     """Width of the column in tables that align with each other."""
 

@@ -206,6 +206,16 @@ PLANTED: dict[str, tuple[Changed, ...]] = {
         outcome(ONE, NotRun(reason="see 192.168.10.12")),
         outcome(ONE, NotRun(reason="ghp_" + "a1" * 12)),
     ),
+    "R214": (
+        environment(os="Linux {{ 7 * 7 }}"), header(only="&lt;script&gt;"),
+        environment(settings={"governor": "<script>alert(1)</script>"}),
+        environment(settings={"javascript:alert(1)": True}),
+        environment(packages={"torch": "2.13.0", "<img src=x onerror=alert(1)>": "1"}),
+    ),
+    "R315": (
+        header(plan="repro"),
+        both(header(plan="repro"), records(lambda r: r if ONE(r.case) else None)),
+    ),
     "R301": (metric(ONE, "latency"), metric(seed(0), "accuracy"),
              metric(of_kind("frontier"), "largest_tokens"),
              where(ONE, lambda r: replace(r, outcome=replace(
@@ -261,6 +271,8 @@ PLANTED: dict[str, tuple[Changed, ...]] = {
     "R416": (both(environment(power_limit_w=100.0), both(
         metric(ONE, "energy", (90.0,), (90.0,), (90.0,)),
         metric(ONE, "latency_sustained", SAME, SLOW, SAME[::-1]))),),
+    "R417": (scaled(timed(1024), "peak_memory", 0.07),),
+    "R507": (metric(ONE, "throttled", (1.0, 0.0)),),
     "R801": (
         metric(timed(224), "receipt", tuple(0.1 * n for n in range(8))),
         metric(timed(224), "receipt", (0.5,)),
@@ -314,7 +326,10 @@ def test_every_rule_has_a_planted_fault_and_a_unique_id() -> None:
     ids = [r.id for r in (*RUN_RULES, *TREE_RULES)]
     assert len(set(ids)) == len(ids)
     assert set(PLANTED) | TESTED_ELSEWHERE == {r.id for r in RUN_RULES}
-    assert {r.id for r in TREE_RULES} == {"R101", "R102", "R103", "R701", "R702"}
+    assert {r.id for r in TREE_RULES} == {
+        "R101", "R102", "R103", "R104", "R105", "R106", "R107", "R108", "R109", "R213", "R701",
+        "R702", "R703", "R704",
+    }  # fmt: skip
     assert all(r.help.endswith(".") for r in (*RUN_RULES, *TREE_RULES))
 
 
