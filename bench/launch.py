@@ -81,6 +81,11 @@ class Workers:
             self._server.close()
             self._server = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether a worker of ours lives now."""
+        return bool(self._living)
+
     def dismiss(self, group: str) -> None:
         """End the process that serves `group`, if there is one."""
         process = self._living.pop(group, None)

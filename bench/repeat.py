@@ -6,9 +6,9 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import merge
-from bench.executor import executor
+from bench.description import described
+from bench.executors import local
 from bench.journal import Journal
-from bench.measure import described
 from bench.model import DeviceKind
 from bench.reproduce import find_row, judge, repeat_plan
 from bench.terminal import Terminal, case_words
@@ -39,9 +39,10 @@ def repeat_row(row: str, results: Path, device: DeviceKind, console: Console) ->
     )
     plan = repeat_plan(published)
     with tempfile.TemporaryDirectory() as folder, Terminal(console) as terminal:
-        header = described(plan, device, environment.threads, None, terminal)
+        terminal.note("measuring the machine's own limits")
+        header = described(plan, device, environment.threads, None)
         with Journal.create(Path(folder) / "repeat.jsonl", header) as journal:
-            executor("local").run(plan, journal, device, terminal)
+            local.run(plan, journal, device, terminal)
             (repeated,) = merge.records(plan, journal)
     judgement = judge(published, header.environment, repeated)
     console.print(judgement.words, highlight=False, soft_wrap=True)
