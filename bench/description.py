@@ -7,7 +7,7 @@ from attention_impls.registry import outside_files
 from bench import launch
 from bench.checkout import checkout
 from bench.journal import Header, VariantSource, describe_tasks, describe_variants
-from bench.model import DeviceKind, Environment, Plan, TaskVersion
+from bench.model import Ceiling, DeviceKind, Environment, Plan, TaskVersion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,13 @@ def described(plan: Plan, device: DeviceKind, threads: int, only: str | None) ->
     Raises:
         LaunchError: the worker that measures the machine failed.
     """
-    environment, ceilings = launch.measure_machine(device, threads)
+    return header_of(plan, only, *launch.measure_machine(device, threads))
+
+
+def header_of(
+    plan: Plan, only: str | None, environment: Environment, ceilings: tuple[Ceiling, ...]
+) -> Header:
+    """Say what is about to run on a machine that was measured, with the code of this process."""
     code = checkout()
     return Header(
         plan=plan,

@@ -18,11 +18,11 @@ from typing import Any
 
 from attention_impls import registry
 from bench import load
-from bench.description import described
+from bench.description import header_of
 from bench.executor import Aside, Event, Joined, Limits, Lost, Made, Slot, Trained
 from bench.gpu_health import complaint
 from bench.journal import Header
-from bench.launch import Workers, measure_machine
+from bench.launch import Workers
 from bench.model import Case, Ceiling, DeviceKind, Outcome, Plan, Protocol, from_json, to_json
 from bench.processes import die_with_parent
 from bench.schedule import Turn
@@ -99,7 +99,6 @@ class SlotServer:
     def __init__(self, health: Callable[[], str | None] = complaint) -> None:
         """Make one; `health` says what is wrong with the GPU, if anything."""
         self._health = health
-        self._began = time.monotonic()
         self._visitor: Visitor | None = None
         self._protocol: Protocol | None = None
         self._device: DeviceKind = "cpu"
@@ -117,8 +116,7 @@ class SlotServer:
                 case "visit":
                     return self._visit(request)
                 case "limits":
-                    _, ceilings = measure_machine(self._device, self._threads)
-                    return {"kind": "limits", "ceilings": [to_json(one) for one in ceilings]}
+                    return self._limits()
                 case kind:
                     raise ValueError(f"a slot cannot {kind!r}")
         except Exception as failure:  # noqa: BLE001 - the driver must hear of it, whatever it is
@@ -137,9 +135,9 @@ class SlotServer:
         plan: Plan = from_json(Plan, request["plan"])
         self._device, self._protocol = request["device"], plan.protocol
         self._threads = request["threads"] or load.own_cpus()
-        header = described(plan, self._device, self._threads, request["only"])
         self._workers = Workers(self._device, self._threads, None, self._trained)
-        self._visitor = Visitor(self._workers, self._began).__enter__()
+        self._visitor = Visitor(self._workers, time.monotonic()).__enter__()
+        header = header_of(plan, request["only"], *self._workers.machine())
         return {"kind": "joined", "header": to_json(header)}
 
     def _visit(self, request: Message) -> Message:
@@ -165,6 +163,12 @@ class SlotServer:
             "measured_s": visited.measured_s,
             "foreign_load": visited.foreign_load,
         }
+
+    def _limits(self) -> Message:
+        if self._workers is None:
+            raise ValueError("a slot measures its limits once it is open")
+        _, ceilings = self._workers.machine()
+        return {"kind": "limits", "ceilings": [to_json(one) for one in ceilings]}
 
     def _trained(self, epoch: Epoch) -> None:
         self._tell({"kind": "trained", "epoch": asdict(epoch)})
