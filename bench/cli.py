@@ -15,10 +15,11 @@ from bench.cli_options import (
     RESULTS,
     VARIANT_FILE,
     Failure,
+    RunCommand,
     add_variants,
     device_or_best,
+    executor_options,
     explained,
-    usable_cpus,
 )
 
 _PLAN = click.option("--plan", "plan_name", default="quick", show_default=True, help="Which cases.")
@@ -65,7 +66,7 @@ def list_(variant_files: tuple[Path, ...]) -> None:
         click.echo(f"task     {task.name:18} {task.title}")
 
 
-@main.command()
+@main.command(cls=RunCommand)
 @_PLAN
 @_ONLY
 @DEVICE
@@ -73,7 +74,7 @@ def list_(variant_files: tuple[Path, ...]) -> None:
 @VARIANT_FILE
 @RESULTS
 @click.option("--resume", is_flag=True, help="Go on with the last run that was stopped.")
-@click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
+@click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of a device.")
 @click.option("--executor", default="local", show_default=True, help="Who runs the cases.")
 @click.option(
     "--submitted-by", default="anonymous", show_default=True, help="Account name for the record."
@@ -112,15 +113,17 @@ def run(
         plan = plans.load_plan(plan_name, plans.everything(chosen, _dtypes(dtypes), only))
         if only is not None:
             plan = plans.only(plan, only)
+        options = executor_options(executor)
     order = Order(
         plan=plan,
         device=chosen,
-        threads=threads or usable_cpus(),
+        threads=threads,
         results=results.resolve(),
         resume=resume,
         only=only,
         submitted_by=submitted_by,
         executor=executor,
+        options=options,
     )
     console.print(
         f"attnbench {suite_version()}: plan [bold]{plan.name}[/bold], {len(plan.cases)} cases, "
@@ -137,7 +140,8 @@ def run(
         )
         raise SystemExit(130) from None
     page = _render(results, site_folder)
-    last_screen(finished, page, console)
+    for one in finished:
+        last_screen(one, page, console)
 
 
 @main.command()

@@ -26,6 +26,9 @@ VARIANT_FILE = click.option(
 )
 
 
+_GIVEN = "attnbench.executor_options"
+
+
 class Failure(click.ClickException):
     """An error that a person can act on: its text, no traceback, exit status 1."""
 
@@ -39,14 +42,64 @@ class explained:  # noqa: N801  # reads as a statement: with explained()
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         from attention_impls.registry import UnknownName
         from bench.dataset import WrongDataError
+        from bench.executor import PoolError
         from bench.journal import JournalError
-        from bench.measure import NothingToResumeError
 
         if isinstance(
             error,
-            (UnknownName, ValueError, OSError, JournalError, NothingToResumeError, WrongDataError),
+            (UnknownName, ValueError, OSError, JournalError, PoolError, WrongDataError),
         ):
             raise Failure(str(error)) from error
+
+
+class RunCommand(click.Command):
+    """A command with the options of every executor beside its own."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return its own parameters and those that executors declare, each once."""
+        return [*super().get_params(ctx), *_executor_parameters()]
+
+
+def executor_options(name: str) -> dict[str, str]:
+    """What was given for the options of executor `name` on this command line.
+
+    Raises:
+        ValueError: an option was given that the executor does not have.
+    """
+    from bench.executor import executor
+
+    given: dict[str, str] = click.get_current_context().meta.get(_GIVEN, {})
+    allowed = {option.name for option in executor(name).options}
+    for option in given.keys() - allowed:
+        known = ", ".join(f"--{one}" for one in sorted(allowed)) or "none"
+        raise ValueError(f"executor {name} has no option --{option}; it has {known}")
+    return given
+
+
+def _executor_parameters() -> list[click.Parameter]:
+    from bench.executor import Option, executors
+
+    found: dict[str, list[tuple[str, Option]]] = {}
+    for executor in executors():
+        for option in executor.options:
+            found.setdefault(option.name, []).append((executor.name, option))
+    return [
+        click.Option(
+            [f"--{name}"],
+            is_flag=owners[0][1].flag,
+            expose_value=False,
+            callback=_remember,
+            help=" ".join(f"[{owner}] {option.help}" for owner, option in owners),
+        )
+        for name, owners in sorted(found.items())
+    ]
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value is None or value is False:
+        return
+    given = context.meta.setdefault(_GIVEN, {})
+    given[str(parameter.name).replace("_", "-")] = "true" if value is True else value
 
 
 def device_or_best(asked: str | None) -> Any:

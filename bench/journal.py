@@ -36,8 +36,10 @@ from bench.model import (
 )
 from bench.task import task
 
-FORMAT = 2
+FORMAT = 3
 """Version of the journal's lines."""
+_ARRIVAL = b'{"ceilings":'
+"""How a line begins that is an arrival: keys are sorted."""
 _STRICT = pydantic.ConfigDict(
     extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
 )
@@ -78,6 +80,16 @@ class Header:
 
 
 @noun(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class Attempt:
+    """A visit that was begun and lost with its slot: no fault of the case, made again elsewhere."""
+
+    slot: str
+    """Node and device, as in the entry."""
+    reason: str
+    """What happened to the slot."""
+
+
+@noun(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class Entry:
     """One visit and how it went."""
 
@@ -91,11 +103,24 @@ class Entry:
     """Time inside measured calls."""
     foreign_load: NonNegative | None
     """CPUs kept busy by others meanwhile; None where the visit was too short to tell."""
+    slot: str | None = None
+    """Node and device that made it; None where no device was needed. Not published."""
+    attempts: tuple[Attempt, ...] = ()
+    """Earlier attempts that were lost with their slots, in their order."""
 
     @property
     def visit(self) -> Visit:
         """The visit's key."""
         return Visit(self.case_id, self.round, self.repetition)
+
+
+@noun(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class Arrival:
+    """A slot that took part, with its own measured limits."""
+
+    ceilings: tuple[Ceiling, ...]
+    slot: str
+    """Node and device."""
 
 
 def describe_variants(plan: Plan) -> dict[str, VariantSource]:
@@ -123,11 +148,19 @@ def describe_tasks(plan: Plan) -> dict[str, TaskVersion]:
 class Journal:
     """An open journal. One process writes it at a time."""
 
-    def __init__(self, path: Path, stream: BinaryIO, header: Header, entries: list[Entry]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        stream: BinaryIO,
+        header: Header,
+        entries: list[Entry],
+        arrivals: list[Arrival],
+    ) -> None:
         self.path = path
         self.header = header
         self._stream = stream
         self._entries = entries
+        self._arrivals = arrivals
 
     @classmethod
     def create(cls, path: Path, header: Header) -> "Journal":
@@ -141,7 +174,7 @@ class Journal:
         except FileExistsError:
             raise JournalError(f"{path} exists: resume it, or choose another name") from None
         _lock(path, stream)
-        journal = cls(path, stream, header, [])
+        journal = cls(path, stream, header, [], [])
         try:
             journal._write(canonical(header))
         except JournalError:
@@ -170,19 +203,30 @@ class Journal:
             if not lines:
                 raise JournalError(f"{path}: has no header; nothing was measured, delete it")
             header = _line(path, 1, lines[0], Header)
-            entries = [_line(path, n, line, Entry) for n, line in enumerate(lines[1:], start=2)]
+            entries: list[Entry] = []
+            arrivals: list[Arrival] = []
+            for n, line in enumerate(lines[1:], start=2):
+                if line.startswith(_ARRIVAL):
+                    arrivals.append(_line(path, n, line, Arrival))
+                else:
+                    entries.append(_line(path, n, line, Entry))
             _refuse_twice(path, entries)
             stream.truncate(len(whole) + 1)
             stream.seek(0, os.SEEK_END)
         except BaseException:
             stream.close()
             raise
-        return cls(path, stream, header, entries)
+        return cls(path, stream, header, entries, arrivals)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         """Every visit, in the order in which they ended."""
         return tuple(self._entries)
+
+    @property
+    def arrivals(self) -> tuple[Arrival, ...]:
+        """Every measurement of limits since the header's, in order."""
+        return tuple(self._arrivals)
 
     @property
     def outcomes(self) -> dict[Visit, Outcome]:
@@ -197,6 +241,15 @@ class Journal:
         """
         self._write(canonical(entry))
         self._entries.append(entry)
+
+    def arrived(self, arrival: Arrival) -> None:
+        """Add the limits that a slot measured; they are on the disk when this returns.
+
+        Raises:
+            JournalError: the disk is full or failing.
+        """
+        self._write(canonical(arrival))
+        self._arrivals.append(arrival)
 
     def check_resumable(self, header: Header) -> None:
         """Refuse to go on with another plan, protocol, machine or code.

@@ -81,6 +81,11 @@ class Workers:
             self._server.close()
             self._server = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether a worker of ours lives now."""
+        return bool(self._living)
+
     def dismiss(self, group: str) -> None:
         """End the process that serves `group`, if there is one."""
         process = self._living.pop(group, None)
@@ -113,6 +118,14 @@ class Workers:
             return replace(visited, cpu_s=process.cpu_s() - before)
         return replace(visited, cpu_s=bury(process).cpu_s)
 
+    def machine(self) -> tuple[Environment, tuple[Ceiling, ...]]:
+        """Read this machine and measure its limits, in a worker of its own.
+
+        Raises:
+            LaunchError: the worker failed; the message has its last words.
+        """
+        return _machine(self._start(), self.device, self.threads)
+
     def _start(self) -> Process:
         if self.device == "cuda":
             return Spawned.start(self.threads)
@@ -135,7 +148,12 @@ def measure_machine(device: DeviceKind, threads: int) -> tuple[Environment, tupl
     Raises:
         LaunchError: the worker failed; the message has its last words.
     """
-    process = Spawned.start(threads)
+    return _machine(Spawned.start(threads), device, threads)
+
+
+def _machine(
+    process: Process, device: DeviceKind, threads: int
+) -> tuple[Environment, tuple[Ceiling, ...]]:
     request = {"kind": "machine", "device": device, "threads": threads, "variant_files": []}
     try:
         answer, _ = _ask(process, request, START_S + _MACHINE_S)

@@ -2,6 +2,7 @@
 
 import os
 import time
+from typing import Any
 
 import psutil
 
@@ -10,11 +11,35 @@ BUSY_CPUS = 0.3
 
 
 def busy_seconds() -> float:
-    """CPU seconds spent on anything since boot, time stolen by the hypervisor included."""
-    times = psutil.cpu_times()
+    """CPU seconds spent on anything since boot, time stolen by the hypervisor included.
+
+    A process that is pinned to some of the CPUs sees those only: what runs on the others is no load
+    of its own.
+    """
+    return sum(_busy(times) for times in _times())
+
+
+def _times() -> tuple[Any, ...]:
+    if hasattr(os, "sched_getaffinity"):
+        own = os.sched_getaffinity(0)
+        if len(own) < (os.cpu_count() or 1):
+            every = psutil.cpu_times(percpu=True)
+            if max(own) < len(every):
+                return tuple(every[cpu] for cpu in sorted(own))
+    return (psutil.cpu_times(),)
+
+
+def _busy(times: Any) -> float:
     idle = times.idle + getattr(times, "iowait", 0.0)
     guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
     return sum(times) - idle - guest
+
+
+def own_cpus() -> int:
+    """CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def own_seconds() -> float:

@@ -1,25 +1,25 @@
-"""One run from plan to results folder: the path every measurement takes.
+"""One command from plan to results folders: the path every measurement takes.
 
-machine -> journal -> executor -> records -> results/<hardware_id>/<run_id>/
+devices -> journals -> visits -> records -> results/<hardware_id>/<run_id>/
 """
 
 import shutil
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from attention_impls.registry import outside_files
-from bench import launch, merge, submission
-from bench.checkout import checkout
-from bench.executor import Progress, executor
-from bench.journal import Header, Journal, JournalError, describe_tasks, describe_variants
+from bench import merge, submission
+from bench.description import Code
+from bench.executor import Commission, Progress, executor
+from bench.journal import Header, Journal, JournalError
 from bench.model import Ceiling, Conditions, DeviceKind, Plan, Record, Run, VariantRecords
+from bench.sweep import Sweep
 
 JOURNALS = Path(".attnbench")
 """Where unfinished runs are kept, below the folder that holds results/."""
 
 
-class NothingToResumeError(RuntimeError):
+class NothingToResumeError(JournalError):
     """`--resume` was asked for, but no unfinished run fits."""
 
 
@@ -29,12 +29,15 @@ class Order:
 
     plan: Plan
     device: DeviceKind
-    threads: int
+    threads: int | None
+    """Threads of one device; None: its CPUs."""
     results: Path
     resume: bool
     only: str | None
     submitted_by: str
     executor: str
+    options: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Of the executor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,47 +50,102 @@ class Finished:
     conditions: Conditions
 
 
-def measure(order: Order, progress: Progress) -> Finished:
-    """Measure, and write the run.
+def measure(order: Order, progress: Progress) -> tuple[Finished, ...]:
+    """Measure, and write a run for every kind of device that took part.
 
     Raises:
-        NothingToResumeError: `resume` without an unfinished run of this plan on this machine.
+        NothingToResumeError: `resume` without an unfinished run of this plan on these devices.
         JournalError: the journal cannot be written, or belongs to other code or hardware.
-        KeyboardInterrupt: after the running case was stopped; the journal can be resumed.
+        PoolError: there are no devices, or all were lost.
+        KeyboardInterrupt: after the running cases were stopped; the journals can be resumed.
     """
-    header = described(order.plan, order.device, order.threads, order.only, progress)
-    folder = order.results.parent / JOURNALS
-    with _resumed(folder, header) if order.resume else _fresh(folder, header) as journal:
-        executor(order.executor).run(order.plan, journal, order.device, progress)
-        progress.note("measuring the machine's own limits again")
-        _, later = launch.measure_machine(order.device, order.threads)
-        finished = _written(order, journal, joined(journal.header.ceilings, later))
-        journal.path.rename(_done(journal.path))
-        # every training of the run is in its record now
-        shutil.rmtree(journal.path.with_suffix(""), ignore_errors=True)
-    return finished
-
-
-def described(
-    plan: Plan, device: DeviceKind, threads: int, only: str | None, progress: Progress
-) -> Header:
-    """Read the machine, measure its limits, and say what is about to run."""
-    progress.note("measuring the machine's own limits")
-    environment, ceilings = launch.measure_machine(device, threads)
-    code = checkout()
-    return Header(
-        plan=plan,
-        environment=environment,
-        ceilings=ceilings,
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        suite_version=code.version,
-        commit=code.commit,
-        dirty=code.dirty or bool(outside_files()),
-        only=only,
-        variants=describe_variants(plan),
-        tasks=describe_tasks(plan),
-        variant_files=tuple(str(path) for path in outside_files()),
+    commission = Commission(
+        plan=order.plan,
+        device=order.device,
+        threads=order.threads,
+        only=order.only,
+        options=order.options,
     )
+    with Journals(order) as journals:
+        sweep = Sweep(order.plan, order.device, journals.of, progress)
+        with executor(order.executor).pool(commission, progress) as pool:
+            done = sweep.go(pool)
+        return tuple(_finished(order, journal) for journal in done)
+
+
+class Journals:
+    """The journals of one command, one for each kind of device; closed together."""
+
+    def __init__(self, order: Order) -> None:
+        """Open none yet, but refuse a resume where there is nothing to go on with.
+
+        Raises:
+            NothingToResumeError: no unfinished run has this plan.
+        """
+        self._order = order
+        self._folder = order.results.parent / JOURNALS
+        self._code = Code.here(order.plan)
+        self._open: list[Journal] = []
+        self._created: str | None = None
+        if order.resume and not unfinished(self._folder.parent):
+            raise NothingToResumeError(self._nothing([]))
+
+    def __enter__(self) -> "Journals":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for journal in self._open:
+            journal.close()
+
+    def of(self, header: Header) -> Journal:
+        """Return the journal for devices of this header: new, or one to go on with.
+
+        Raises:
+            JournalError: the device has other code; the disk is full.
+            NothingToResumeError: nothing unfinished fits the device.
+        """
+        differing = self._code.differences(Code.of(header))
+        if header.plan.digest != self._order.plan.digest:
+            differing.append(
+                f"plan is {header.plan.name} {header.plan.digest[:12]}, "
+                f"not {self._order.plan.name} {self._order.plan.digest[:12]}"
+            )
+        if differing:
+            raise JournalError(f"other code: {'; '.join(differing)}")
+        journal = self._resumed(header) if self._order.resume else self._fresh(header)
+        self._open.append(journal)
+        return journal
+
+    def _fresh(self, header: Header) -> Journal:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._created = self._created or header.created
+        stamp = self._created.replace("-", "").replace(":", "").lower()
+        name = f"{stamp}-{header.plan.name}-{header.environment.hardware_id}.jsonl"
+        return Journal.create(self._folder / name, header)
+
+    def _resumed(self, header: Header) -> Journal:
+        reasons: list[str] = []
+        for path in unfinished(self._folder.parent):
+            try:
+                journal = Journal.open(path)
+            except JournalError as error:
+                reasons.append(f"{path.name}: {error}")
+                continue
+            try:
+                journal.check_resumable(header)
+            except JournalError as error:
+                journal.close()
+                reasons.append(f"{path.name}: {error}")
+                continue
+            return journal
+        raise NothingToResumeError(self._nothing(reasons))
+
+    def _nothing(self, reasons: list[str]) -> str:
+        listed = "".join(f"\n  {reason}" for reason in reasons)
+        return (
+            f"no unfinished run in {self._folder} can be resumed with plan "
+            f"{self._order.plan.name}; run without --resume to start anew.{listed}"
+        )
 
 
 def unfinished(folder: Path) -> tuple[Path, ...]:
@@ -95,38 +153,14 @@ def unfinished(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted((folder / JOURNALS).glob("*.jsonl"), reverse=True))
 
 
-def _fresh(folder: Path, header: Header) -> Journal:
-    folder.mkdir(parents=True, exist_ok=True)
-    stamp = header.created.replace("-", "").replace(":", "").lower()
-    return Journal.create(folder / f"{stamp}-{header.plan.name}.jsonl", header)
-
-
-def _resumed(folder: Path, header: Header) -> Journal:
-    reasons: list[str] = []
-    for path in unfinished(folder.parent):
-        try:
-            journal = Journal.open(path)
-        except JournalError as error:
-            reasons.append(f"{path.name}: {error}")
-            continue
-        try:
-            journal.check_resumable(header)
-        except JournalError as error:
-            journal.close()
-            reasons.append(f"{path.name}: {error}")
-            continue
-        return journal
-    listed = "".join(f"\n  {reason}" for reason in reasons)
-    raise NothingToResumeError(
-        f"no unfinished run in {folder} can be resumed with plan {header.plan.name}; "
-        f"run without --resume to start anew.{listed}"
-    )
-
-
-def _done(path: Path) -> Path:
-    finished = path.parent / "finished"
-    finished.mkdir(exist_ok=True)
-    return finished / path.name
+def _finished(order: Order, journal: Journal) -> Finished:
+    finished = _written(order, journal)
+    done = journal.path.parent / "finished"
+    done.mkdir(exist_ok=True)
+    journal.path.rename(done / journal.path.name)
+    # every training of the run is in its record now
+    shutil.rmtree(journal.path.with_suffix(""), ignore_errors=True)
+    return finished
 
 
 def joined(first: tuple[Ceiling, ...], later: tuple[Ceiling, ...]) -> tuple[Ceiling, ...]:
@@ -147,8 +181,8 @@ def joined(first: tuple[Ceiling, ...], later: tuple[Ceiling, ...]) -> tuple[Ceil
     )
 
 
-def _written(order: Order, journal: Journal, ceilings: tuple[Ceiling, ...]) -> Finished:
-    run, files = run_of(order.plan, journal, ceilings, order.submitted_by)
+def _written(order: Order, journal: Journal) -> Finished:
+    run, files = run_of(order.plan, journal, order.submitted_by)
     path = submission.write_run(order.results, run, files)
     return Finished(
         folder=path,
@@ -159,10 +193,13 @@ def _written(order: Order, journal: Journal, ceilings: tuple[Ceiling, ...]) -> F
 
 
 def run_of(
-    plan: Plan, journal: Journal, ceilings: tuple[Ceiling, ...], submitted_by: str
+    plan: Plan, journal: Journal, submitted_by: str
 ) -> tuple[Run, tuple[VariantRecords, ...]]:
     """Return what a finished journal holds as a run to be written, header and files."""
     header = journal.header
+    ceilings = header.ceilings
+    for arrival in journal.arrivals:
+        ceilings = joined(ceilings, arrival.ceilings)
     records = merge.records(plan, journal)
     run = Run(
         run_id="not-yet-known",

@@ -4,6 +4,7 @@ On Linux each is the leader of a session of its own, so that burying it ends all
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import select
@@ -24,6 +25,7 @@ from bench.worker_variables import worker_variables
 START_S = 120.0
 """Time a process may take to import torch and answer."""
 _ROOT = str(Path(__file__).parent.parent)
+_PR_SET_PDEATHSIG = 1
 _LOG_TAIL_BYTES = 16 << 10
 _LAST_WORDS_S = 2.0
 
@@ -248,6 +250,13 @@ def bury(process: Process) -> End:
         os.killpg(process.pid, signal.SIGKILL)
     process.log.close()
     return end
+
+
+def die_with_parent() -> None:
+    """Leave Ctrl-C to the process that started this one, and end when it ends, however it does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _variables(threads: int) -> dict[str, str]:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import launch, merge, submission
-from bench.executor import executor
+from bench import merge, submission
+from bench.description import described
+from bench.executors import local
 from bench.journal import Journal
-from bench.measure import described, joined, run_of
-from bench.model import Ceiling, DeviceKind, Plan
+from bench.measure import run_of
+from bench.model import DeviceKind, Plan
 from bench.reproduce import find_row, judge, repeat_plan
 from bench.terminal import Terminal, case_words
 
@@ -46,16 +47,15 @@ def repeat_row(
     )
     plan = repeat_plan(published)
     with tempfile.TemporaryDirectory() as folder, Terminal(console) as terminal:
-        header = described(plan, device, environment.threads, None, terminal)
+        terminal.note("measuring the machine's own limits")
+        header = described(plan, device, environment.threads, None)
         with Journal.create(Path(folder) / "repeat.jsonl", header) as journal:
-            executor("local").run(plan, journal, device, terminal)
+            # a limit of one moment can be a slow one; what is recorded needs both ends
+            local.run(plan, journal, device, terminal, limits_again=submitter is not None)
             (repeated,) = merge.records(plan, journal)
             folder_of_run = None
             if submitter is not None:
-                terminal.note("measuring the machine's own limits again")
-                _, later = launch.measure_machine(device, environment.threads)
-                ceilings = joined(header.ceilings, later)
-                folder_of_run = recorded(plan, journal, ceilings, results, submitter)
+                folder_of_run = recorded(plan, journal, results, submitter)
     judgement = judge(published, header.environment, repeated)
     console.print(judgement.words, highlight=False, soft_wrap=True)
     console.print(f"[bold]{judgement.verdict}[/bold]", highlight=False)
@@ -69,12 +69,6 @@ def repeat_row(
     return judgement.agrees
 
 
-def recorded(
-    plan: Plan,
-    journal: Journal,
-    ceilings: tuple[Ceiling, ...],
-    results: Path,
-    submitter: str,
-) -> Path:
+def recorded(plan: Plan, journal: Journal, results: Path, submitter: str) -> Path:
     """Write a finished repetition into the results folder, as a run that tiers read."""
-    return submission.write_run(results, *run_of(plan, journal, ceilings, submitter))
+    return submission.write_run(results, *run_of(plan, journal, submitter))

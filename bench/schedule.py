@@ -63,23 +63,40 @@ def needless(
         cases: every case of the plan by id.
         outcomes: what became of the visits so far.
     """
-    if not isinstance(case.stimulus, Timed):
-        return None
-    size = _extent(case.stimulus)
-    smaller: list[tuple[int, str, Outcome]] = []
+    failures = SizeFailures()
     for visit, outcome in outcomes.items():
-        other = cases.get(visit.case_id)
-        if not isinstance(outcome, TimedOut | OutOfMemory) or other is None:
-            continue
-        if not isinstance(other.stimulus, Timed) or _family(other) != _family(case):
-            continue
-        if _extent(other.stimulus) < size:
-            smaller.append((_extent(other.stimulus), other.id, outcome))
-    if not smaller:
-        return None
-    _, id_, outcome = min(smaller, key=lambda found: found[:2])
-    happened = "timed out" if isinstance(outcome, TimedOut) else "ran out of memory"
-    return NotRun(reason=f"the smaller size {id_} {happened}")
+        if isinstance(outcome, TimedOut | OutOfMemory) and visit.case_id in cases:
+            failures.add(cases[visit.case_id], outcome)
+    return failures.needless(case)
+
+
+class SizeFailures:
+    """The smallest size of each family that ran out of time or memory."""
+
+    def __init__(self) -> None:
+        self._smallest: dict[object, tuple[int, str, Outcome]] = {}
+
+    def add(self, case: Case, outcome: Outcome) -> None:
+        """Remember what became of a visit of `case`, where it spares larger sizes."""
+        if not isinstance(outcome, TimedOut | OutOfMemory):
+            return
+        if not isinstance(case.stimulus, Timed):
+            return
+        found = (extent(case.stimulus), case.id, outcome)
+        before = self._smallest.get(family(case))
+        if before is None or found[:2] < before[:2]:
+            self._smallest[family(case)] = found
+
+    def needless(self, case: Case) -> NotRun | None:
+        """Say why `case` need not be tried; None: it must be."""
+        if not self._smallest or not isinstance(case.stimulus, Timed):
+            return None
+        smallest = self._smallest.get(family(case))
+        if smallest is None or smallest[0] >= extent(case.stimulus):
+            return None
+        _, id_, outcome = smallest
+        happened = "timed out" if isinstance(outcome, TimedOut) else "ran out of memory"
+        return NotRun(reason=f"the smaller size {id_} {happened}")
 
 
 def _due(plan: Plan, round_: int) -> list[Turn]:
@@ -94,7 +111,7 @@ def _due(plan: Plan, round_: int) -> list[Turn]:
     return due
 
 
-def _family(case: Case) -> object:
+def family(case: Case) -> object:
     """Everything that two sizes of one sweep share."""
     s = case.stimulus
     if not isinstance(s, Timed):
@@ -106,7 +123,7 @@ def _family(case: Case) -> object:
     return (case.variant, case.backend, case.level, tuple(sorted(case.options.items())), sizes)
 
 
-def _extent(stimulus: Timed) -> int:
+def extent(stimulus: Timed) -> int:
     """What grows along a sweep: tokens of a layer, pixels of a network."""
     return stimulus.resolution_px**2 if isinstance(stimulus, Images) else stimulus.tokens
 
@@ -115,7 +132,7 @@ def _sizes_ascending(turns: list[Turn]) -> list[Turn]:
     """Sort the sizes of each family among the places that the family holds."""
     places: dict[object, list[int]] = {}
     for place, turn in enumerate(turns):
-        places.setdefault((_family(turn.case), turn.group), []).append(place)
+        places.setdefault((family(turn.case), turn.group), []).append(place)
     ordered = list(turns)
     for held in places.values():
         members = sorted((turns[place] for place in held), key=_size)
@@ -126,7 +143,7 @@ def _sizes_ascending(turns: list[Turn]) -> list[Turn]:
 
 def _size(turn: Turn) -> tuple[int, str]:
     stimulus = turn.case.stimulus
-    return (_extent(stimulus) if isinstance(stimulus, Timed) else 0, turn.case.id)
+    return (extent(stimulus) if isinstance(stimulus, Timed) else 0, turn.case.id)
 
 
 def _with_anchors(plan: Plan, round_: int, due: list[Turn]) -> list[Turn]:

@@ -2,12 +2,12 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,12 +18,14 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from bench.model import Case, Frontier, Images, NotRun, Ok, Outcome, TaskRun, Unsupported, Workload
 from bench.task import Epoch
 
 if TYPE_CHECKING:
     from bench.evaluation import Counted
+    from bench.executor import Slot
 
 _LINE_EVERY_S = 15.0
 """Without a terminal (a log file, CI) one plain line is printed so often."""
@@ -90,6 +92,23 @@ def counting(console: Console, what: str) -> Generator["Callable[[Counted, int],
         yield report
 
 
+class _Bar(Progress):
+    """The bar of the run, and below it what every slot does, where there are several."""
+
+    doing: "Mapping[Slot, str] | None" = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the bar, then a line a slot."""
+        yield from super().get_renderables()
+        if self.doing:
+            table = Table(box=None, show_header=False, pad_edge=False)
+            table.add_column(style="dim", no_wrap=True)
+            table.add_column(no_wrap=True, overflow="ellipsis")
+            for slot, words in sorted(self.doing.items(), key=lambda one: one[0].words):
+                table.add_row(slot.words, words)
+            yield table
+
+
 class Terminal:
     """Live display on a terminal, a line every fifteen seconds elsewhere."""
 
@@ -101,7 +120,8 @@ class Terminal:
         self._last_line_s = time.monotonic()
         self._begin_s: float | None = None
         self._done_at_begin = 0
-        self._bar = Progress(
+        self._doing: Mapping[Slot, str] = {}
+        self._bar = _Bar(
             SpinnerColumn(),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -151,6 +171,13 @@ class Terminal:
                 highlight=False,
                 soft_wrap=True,
             )
+            for slot, doing in sorted(self._doing.items(), key=lambda one: one[0].words):
+                self.note(f"  {slot.words}: {doing}")
+
+    def slots(self, doing: "Mapping[Slot, str]") -> None:
+        """Show what every slot does."""
+        self._doing = self._bar.doing = dict(doing)
+        self._bar.refresh()
 
     def trained(self, epoch: Epoch) -> None:
         """Show loss and accuracy of the last epoch beside what runs."""

@@ -1,125 +1,284 @@
-"""Runs the visits of a plan one after the other on this machine."""
+"""Runs the visits on the devices of this machine: one visit a device at a time.
 
+One device is served by this process. Several are served by a process each, which sees only its GPU
+and runs only on its CPUs.
+"""
+
+import selectors
+import socket
 import time
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
 
 from bench import load
-from bench.executor import Executor, Progress
-from bench.journal import Entry, Journal
-from bench.launch import Visited, Workers
-from bench.model import DeviceKind, Ok, Outcome, Plan, Visit
-from bench.schedule import ANCHOR, Turn, needless, visits
+from bench.description import described
+from bench.devices import Device, devices
+from bench.executor import (
+    Commission,
+    Event,
+    Executor,
+    Joined,
+    Limits,
+    Lost,
+    Made,
+    Option,
+    Progress,
+    Said,
+    Slot,
+)
+from bench.gpu_health import complaint
+from bench.journal import Header, Journal
+from bench.launch import Workers, measure_machine
+from bench.model import DeviceKind, Plan
+from bench.schedule import Turn
+from bench.slot import limits_request, open_request, visit_request
+from bench.slot_process import SlotProcess
+from bench.sweep import Sweep
+from bench.visitor import Visitor
 
-_LEAST_INTERVAL_S = 0.2
-"""CPU counters tick every 10 ms: over less than this a load is not worth stating."""
 _LOOK_S = 0.5
 
 
-def run(plan: Plan, journal: Journal, device: DeviceKind, progress: Progress) -> None:
-    """Make every visit that the journal does not hold yet.
+def run(
+    plan: Plan,
+    journal: Journal,
+    device: DeviceKind,
+    progress: Progress,
+    *,
+    limits_again: bool = False,
+) -> None:
+    """Make every visit that the journal does not hold yet, on one device.
+
+    Args:
+        plan: what is run.
+        journal: where visits are written.
+        device: kind of the device.
+        progress: told how far it is.
+        limits_again: the machine's limits are measured once more at the end.
 
     Raises:
         JournalError: the disk is full.
         LaunchError: workers cannot be started.
         KeyboardInterrupt: after the running worker was killed; the journal can be resumed.
     """
-    began = time.monotonic()
-    foreign = load.foreign_load(_LOOK_S)
-    if foreign > load.BUSY_CPUS:
-        progress.note(
-            f"busy machine: others use {foreign:.1f} CPUs, so the numbers will be marked; "
-            "for clean ones stop other programs and start again"
-        )
     threads = journal.header.environment.threads
-    # beside the journal, under its name: only the run itself goes on from them
-    checkpoints = journal.path.with_suffix("")
-    with Workers(device, threads, checkpoints, progress.trained) as workers:
-        _Sweep(plan, journal, workers, progress).go(visits(plan, device), began)
+    sweep = Sweep(plan, device, lambda _header: journal, progress, limits_again=limits_again)
+    with Alone(plan, device, threads, None, progress, journal.header) as pool:
+        sweep.go(pool)
 
 
-class _Sweep:
-    """One pass through the visits."""
+class Alone:
+    """One device, served by this process."""
 
-    def __init__(self, plan: Plan, journal: Journal, workers: Workers, progress: Progress) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        device: DeviceKind,
+        threads: int,
+        only: str | None,
+        progress: Progress,
+        header: Header | None = None,
+    ) -> None:
+        """Make one; without a `header` the machine is read and measured first."""
+        self._slot = Slot(node=socket.gethostname(), device=device)
         self._plan = plan
-        self._journal = journal
-        self._workers = workers
+        self._device: DeviceKind = device
+        self._threads = threads
+        self._only = only
         self._progress = progress
-        self._cases = {case.id: case for case in (*plan.cases, *plan.noise_pairs)}
+        self._header = header
+        self._began = time.monotonic()
+        self._visitor: Visitor | None = None
+        self._asked: tuple[Turn, Path] | None = None
+        self._measure = False
 
-    def go(self, turns: tuple[Turn, ...], began: float) -> None:
-        """Make the visits that are still to be made, in their order.
+    def __enter__(self) -> "Alone":
+        return self
 
-        Args:
-            turns: every visit of the plan.
-            began: the monotonic clock at the start of the run; the first visit's wall time counts
-                from there.
-        """
-        outcomes = self._journal.outcomes
-        failed = {visit.case_id for visit, o in outcomes.items() if not isinstance(o, Ok)}
-        group = ""
-        meter = replace(_Meter.now(), wall=began)
-        for place, turn in enumerate(turns):
-            if turn.visit in outcomes or turn.case.id in failed:
-                continue
-            if turn.group != ANCHOR and turn.group != group:
-                self._workers.dismiss(group)
-                group = turn.group
-            self._progress.started(turn.case, place, len(turns))
-            visited = self._visited(turn, outcomes)
-            meter, wall_s, foreign = meter.lap(visited.cpu_s)
-            self._journal.append(
-                Entry(
-                    case_id=turn.case.id,
-                    round=turn.visit.round,
-                    repetition=turn.visit.repetition,
-                    outcome=visited.outcome,
-                    wall_s=wall_s,
-                    measured_s=visited.measured_s,
-                    foreign_load=foreign,
-                )
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._visitor is not None:
+            self._visitor.__exit__(kind, error, trace)
+
+    def visit(self, _slot: Slot, turn: Turn, checkpoints: Path) -> None:
+        """Remember what to make in `wait`."""
+        self._asked = (turn, checkpoints)
+
+    def measure(self, _slot: Slot) -> None:
+        """Remember to measure in `wait`."""
+        self._measure = True
+
+    def release(self, _slot: Slot) -> None:
+        """Nothing is held that leaving the context does not end."""
+
+    def wait(self, _timeout_s: float) -> tuple[Event, ...]:
+        """Make the visit."""
+        if self._visitor is None:
+            return (self._opened(),)
+        if self._asked is not None:
+            (turn, checkpoints), self._asked = self._asked, None
+            visited = self._visitor.visit(
+                turn.case, turn.visit.round, turn.group, self._plan.protocol, checkpoints
             )
-            outcomes[turn.visit] = visited.outcome
-            if not isinstance(visited.outcome, Ok):
-                failed.add(turn.case.id)
-            self._progress.finished(turn.case, visited.outcome)
+            made = Made(
+                slot=self._slot,
+                outcome=visited.outcome,
+                wall_s=visited.wall_s,
+                measured_s=visited.measured_s,
+                foreign_load=visited.foreign_load,
+            )
+            return (made,)
+        if self._measure:
+            self._measure = False
+            self._progress.note("measuring the machine's own limits again")
+            _, ceilings = measure_machine(self._device, self._threads)
+            return (Limits(slot=self._slot, ceilings=ceilings),)
+        return ()
 
-    def _visited(self, turn: Turn, outcomes: dict[Visit, Outcome]) -> Visited:
-        if reason := needless(turn.case, self._cases, outcomes):
-            return Visited(outcome=reason, measured_s=0.0, cpu_s=0.0, spent={})
-        return self._workers.visit(turn.case, turn.visit.round, self._plan.protocol, turn.group)
+    def awaited(self) -> tuple[str, ...]:
+        """The one device is there."""
+        return ()
+
+    def may_grow(self) -> bool:
+        """Only before the device has joined."""
+        return self._visitor is None
+
+    def _opened(self) -> Joined:
+        header = self._header
+        if header is None:
+            self._progress.note("measuring the machine's own limits")
+            header = described(self._plan, self._device, self._threads, self._only)
+            self._began = time.monotonic()
+        foreign = load.foreign_load(_LOOK_S)
+        if foreign > load.BUSY_CPUS:
+            self._progress.note(
+                f"busy machine: others use {foreign:.1f} CPUs, so the numbers will be marked; "
+                "for clean ones stop other programs and start again"
+            )
+        wrong = complaint() if self._device == "cuda" else None
+        if wrong is not None:
+            self._progress.note(
+                f"the GPU is not fit to be measured, and there is no other: {wrong}"
+            )
+        workers = Workers(self._device, self._threads, None, self._progress.trained)
+        self._visitor = Visitor(workers, self._began).__enter__()
+        return Joined(slot=self._slot, header=header)
 
 
-@dataclass(frozen=True, slots=True)
-class _Meter:
-    """Clocks at the end of a visit."""
+class Several:
+    """Several devices of this machine, a process each."""
 
-    wall: float
-    """From where wall time counts."""
-    read_at: float
-    """When the counters were read."""
-    busy: float
-    own: float
+    def __init__(
+        self, commission: Commission, chosen: Sequence[Device], progress: Progress
+    ) -> None:
+        """Make the slots of `chosen`."""
+        self._commission = commission
+        self._devices = tuple(chosen)
+        self._progress = progress
+        self._slots: dict[Slot, SlotProcess] = {}
+        self._selector = selectors.DefaultSelector()
+        self._told: deque[Event] = deque()
 
-    @classmethod
-    def now(cls) -> "_Meter":
-        """Read the clocks."""
-        at = time.monotonic()
-        return cls(at, at, load.busy_seconds(), load.own_seconds())
+    def __enter__(self) -> "Several":
+        given = self._commission
+        node = socket.gethostname()
+        if not all(one.cpus for one in self._devices):
+            self._told.append(
+                Said(text="fewer CPUs than devices: none is pinned, and they disturb each other")
+            )
+        self._progress.note(f"starting {len(self._devices)} devices and measuring their limits")
+        threads = given.threads or min(len(one.cpus) for one in self._devices) or 1
+        try:
+            for one in self._devices:
+                visible = {} if one.visible is None else {"CUDA_VISIBLE_DEVICES": one.visible}
+                slot = Slot(node=node, device=one.words)
+                process = self._slots[slot] = SlotProcess(slot, visible, one.cpus)
+                self._selector.register(process, selectors.EVENT_READ)
+                process.ask(open_request(given.plan, given.device, threads, given.only))
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
 
-    def lap(self, worker_s: float | None) -> tuple["_Meter", float, float | None]:
-        """Read them again: the new reading, seconds since, CPUs that others kept busy since.
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for slot in list(self._slots):
+            self._close(slot)
+        self._selector.close()
 
-        Args:
-            worker_s: CPU seconds of the worker meanwhile; None where they are not known.
-        """
-        now = _Meter.now()
-        wall_s = now.wall - self.wall
-        interval_s = now.read_at - self.read_at
-        if worker_s is None or interval_s < _LEAST_INTERVAL_S:
-            return now, wall_s, None
-        foreign = now.busy - self.busy - (now.own - self.own) - worker_s
-        return now, wall_s, max(0.0, foreign / interval_s)
+    def visit(self, slot: Slot, turn: Turn, checkpoints: Path) -> None:
+        """Send the request."""
+        self._slots[slot].ask(visit_request(turn, checkpoints))
+
+    def measure(self, slot: Slot) -> None:
+        """Send the request."""
+        self._slots[slot].ask(limits_request())
+
+    def release(self, slot: Slot) -> None:
+        """End the slot's process."""
+        self._close(slot)
+
+    def wait(self, timeout_s: float) -> tuple[Event, ...]:
+        """Read what the slots said."""
+        if not self._told and self._slots:
+            for key, _ in self._selector.select(timeout_s):
+                process = key.fileobj
+                if isinstance(process, SlotProcess):
+                    self._told.extend(process.events())
+        found = tuple(self._told)
+        self._told.clear()
+        for event in found:
+            if isinstance(event, Lost):
+                self._close(event.slot)
+        return found
+
+    def awaited(self) -> tuple[str, ...]:
+        """Kinds are not asked for by name."""
+        return ()
+
+    def may_grow(self) -> bool:
+        """A slot whose process lives may join yet."""
+        return bool(self._slots)
+
+    def processes(self) -> dict[Slot, int]:
+        """The process of each slot."""
+        return {slot: process.pid for slot, process in self._slots.items()}
+
+    def _close(self, slot: Slot) -> None:
+        process = self._slots.pop(slot, None)
+        if process is not None:
+            self._selector.unregister(process)
+            process.close()
 
 
-EXECUTOR = Executor(name="local", title="this machine, one visit after the other", run=run)
+def pool(commission: Commission, progress: Progress) -> "Alone | Several":
+    """Find the devices of this machine."""
+    chosen = devices(commission.device, commission.options.get("devices"))
+    if len(chosen) == 1 and commission.options.get("devices") is None:
+        threads = commission.threads or load.own_cpus()
+        return Alone(commission.plan, commission.device, threads, commission.only, progress)
+    return Several(commission, chosen, progress)
+
+
+EXECUTOR = Executor(
+    name="local",
+    title="the devices of this machine, one visit a device at a time",
+    pool=pool,
+    options=(
+        Option(
+            name="devices",
+            help="GPUs to use, such as 0,1,2 (default: all); on cpu, into how many parts the CPUs "
+            "are split (default: 1).",
+        ),
+    ),
+)

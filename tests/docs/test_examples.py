@@ -35,13 +35,13 @@ from bench.executors import local, patient
 loads, told, ran = [2.0, 0.9, 0.0], [], []
 patient.foreign_load = lambda seconds: loads.pop(0)
 patient.time.sleep = lambda seconds: None
-local.run = lambda *given: ran.append(given)
+local.pool = lambda *given: ran.append(given)
 
 class Told:
     def note(self, text):
         told.append(text)
 
-patient.EXECUTOR.run(plan, 'journal', 'cpu', Told())
+patient.EXECUTOR.pool('commission', Told())
 
 print(json.dumps({
     'waits': [told, len(ran), loads],

@@ -58,6 +58,9 @@ class Silent:
     def trained(self, epoch):
         pass
 
+    def slots(self, doing):
+        pass
+
     def note(self, text):
         self.notes.append(text)
 
@@ -175,16 +178,15 @@ def test_the_sweep_goes_on_after_every_fault(tmp_path):
     assert len(progress.seen) == len(entries)
 
 
-def test_a_busy_machine_is_said_before_the_first_case(tmp_path, monkeypatch):
+def test_a_busy_machine_is_said_before_the_first_case(monkeypatch):
     plan = tiny.plan(tiny.case("softmax"))
-    with Journal.create(tmp_path / "busy", tiny.header(plan)) as journal:
-        monkeypatch.setattr(local, "visits", lambda *_: ())
-        monkeypatch.setattr(local, "Workers", lambda *_: nullcontext())
-        for foreign, notes in ((0.0, 0), (1.5, 1)):
-            monkeypatch.setattr(load, "foreign_load", lambda _s, value=foreign: value)
-            progress = Silent()
-            local.run(plan, journal, "cpu", progress)
-            assert len(progress.notes) == notes
+    monkeypatch.setattr(local, "Workers", lambda *_: nullcontext())
+    for foreign, notes in ((0.0, 0), (1.5, 1)):
+        monkeypatch.setattr(load, "foreign_load", lambda _s, value=foreign: value)
+        progress = Silent()
+        alone = local.Alone(plan, "cpu", 1, None, progress, tiny.header(plan))
+        assert alone.wait(0.0)
+        assert len(progress.notes) == notes
 
 
 def test_foreign_load_sees_others_and_not_ourselves():

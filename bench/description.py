@@ -1,0 +1,100 @@
+"""What is about to run, where, with which code: the header of a run, and what must not differ."""
+
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+
+from attention_impls.registry import outside_files
+from bench import launch
+from bench.checkout import checkout
+from bench.journal import Header, VariantSource, describe_tasks, describe_variants
+from bench.model import Ceiling, DeviceKind, Environment, Plan, TaskVersion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """Which code measures: all of it must be the same on every node of a run."""
+
+    suite_version: str
+    commit: str | None
+    variants: dict[str, VariantSource]
+    tasks: dict[str, TaskVersion]
+
+    @classmethod
+    def here(cls, plan: Plan) -> "Code":
+        """The code of this process."""
+        code = checkout()
+        return cls(
+            suite_version=code.version,
+            commit=code.commit,
+            variants=describe_variants(plan),
+            tasks=describe_tasks(plan),
+        )
+
+    @classmethod
+    def of(cls, header: Header) -> "Code":
+        """The code that a header names."""
+        return cls(
+            suite_version=header.suite_version,
+            commit=header.commit,
+            variants=dict(header.variants),
+            tasks=dict(header.tasks),
+        )
+
+    def differences(self, other: "Code") -> list[str]:
+        """Say by name what differs in `other`."""
+        found = [
+            f"{name} is {getattr(other, name)}, not {getattr(self, name)}"
+            for name in ("suite_version", "commit")
+            if getattr(self, name) != getattr(other, name)
+        ]
+        for kind, ours, theirs in (
+            ("variant", self.variants, other.variants),
+            ("task", self.tasks, other.tasks),
+        ):
+            for name in sorted(ours.keys() | theirs.keys()):
+                if ours.get(name) != theirs.get(name):
+                    found.append(f"{kind} {name} is {theirs.get(name)}, not {ours.get(name)}")
+        return found
+
+
+def described(plan: Plan, device: DeviceKind, threads: int, only: str | None) -> Header:
+    """Read this machine, measure its limits, and say what is about to run.
+
+    Raises:
+        LaunchError: the worker that measures the machine failed.
+    """
+    return header_of(plan, only, *launch.measure_machine(device, threads))
+
+
+def header_of(
+    plan: Plan, only: str | None, environment: Environment, ceilings: tuple[Ceiling, ...]
+) -> Header:
+    """Say what is about to run on a machine that was measured, with the code of this process."""
+    code = checkout()
+    return Header(
+        plan=plan,
+        environment=environment,
+        ceilings=ceilings,
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        suite_version=code.version,
+        commit=code.commit,
+        dirty=code.dirty or bool(outside_files()),
+        only=only,
+        variants=describe_variants(plan),
+        tasks=describe_tasks(plan),
+        variant_files=tuple(str(path) for path in outside_files()),
+    )
+
+
+def environment_differences(ours: Environment, theirs: Environment) -> list[str]:
+    """Say by name what differs between two devices that would share one run.
+
+    A run states one environment: a device under another driver, clock or CPU would be described
+    wrongly. Memory may differ by what the system keeps for itself; the hardware id rounds it.
+    """
+    return [
+        f"{field.name} is {getattr(theirs, field.name)}, not {getattr(ours, field.name)}"
+        for field in fields(ours)
+        if field.name != "device_memory_bytes"
+        and getattr(theirs, field.name) != getattr(ours, field.name)
+    ]

@@ -1,0 +1,49 @@
+"""Whether the GPU of this process can be trusted now: nobody else on it, and not throttling."""
+
+import importlib
+import os
+from typing import Any
+
+_SLOWED = {
+    0x08: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "hardware power brake",
+}
+"""Clock limits that an idle, healthy GPU does not have (NVML's clocks event reasons)."""
+
+
+def complaint() -> str | None:
+    """Say what is wrong with the first visible GPU; None: nothing that NVML can see.
+
+    Call it while no worker of ours lives on the GPU: every process there is then somebody else's,
+    also where a container hides whose.
+    """
+    try:
+        library: Any = importlib.import_module("pynvml")
+        library.nvmlInit()
+        return judged(library, _handle(library))
+    except Exception:  # noqa: BLE001 - no driver, no library, no permission: nothing can be seen
+        return None
+
+
+def judged(library: Any, handle: Any) -> str | None:
+    """Say what is wrong with the GPU of `handle`."""
+    others = library.nvmlDeviceGetComputeRunningProcesses(handle)
+    if others:
+        held = sum(process.usedGpuMemory or 0 for process in others)
+        return (
+            f"{len(others)} foreign process{'es' if len(others) > 1 else ''} on it, "
+            f"holding {held / 2**20:.0f} MiB"
+        )
+    reasons = library.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
+    slowed = [words for bit, words in _SLOWED.items() if reasons & bit]
+    return f"throttling: {', '.join(slowed)}" if slowed else None
+
+
+def _handle(library: Any) -> Any:
+    """The device that CUDA calls 0 in a worker of this process."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if first.isdecimal():
+        return library.nvmlDeviceGetHandleByIndex(int(first))
+    return library.nvmlDeviceGetHandleByUUID(first)
