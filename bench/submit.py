@@ -10,7 +10,7 @@ from bench.ledger import ledger
 from bench.model import Run
 from bench.reproduce import find_run
 from bench.rules import Finding, check_results
-from bench.submission import StoredRun
+from bench.submission import StoredRun, read_results
 
 ANONYMOUS = "anonymous"
 
@@ -125,6 +125,11 @@ def _stored(root: Path, name: str) -> StoredRun:
     path = Path(name)
     if path.is_dir() and path.resolve().is_relative_to(root):
         name = path.resolve().relative_to(root).as_posix()
+    refused = [r for r in read_results(root)[1] if f"/{name}" in f"/{r.path}"]
+    if refused:
+        raise NotSubmittableError(
+            f"{refused[0].path} is not readable as a run: {refused[0].reason}"
+        )
     return find_run(root, name)
 
 

@@ -37,6 +37,8 @@ OF_NO_PLAN = frozenset({"R312"})
 """What the rules find in the sample, changed or not: it is of no plan."""
 KEPT = 120
 """Accepted mutants whose pages are looked at: a random sample of all."""
+EXAMPLES = 10
+"""Plausible mutants that are printed."""
 
 
 class HangError(Exception):
@@ -53,6 +55,8 @@ class Figures:
     """Findings in signed mutants that the reader accepted, one a mutant and rule."""
     failures: list[str] = field(default_factory=list)
     """Crashes, hangs, and changes that nobody noticed."""
+    examples: list[tuple[str, ...]] = field(default_factory=list)
+    """The first mutants that only a reproduction can tell from the truth."""
     slowest_s: float = 0.0
     kept: list[Path] = field(default_factory=list)
     pages: int = 0
@@ -65,6 +69,7 @@ class Figures:
         lines.append(f"rules that found something: {found}")
         if self.pages:
             lines.append(f"{len(self.kept)} accepted mutants on {self.pages:,} files of a site")
+        lines += [f"  plausible: {'; '.join(how)}" for how in self.examples]
         lines.append(f"{len(self.failures)} failures")
         return "\n".join([*lines, *self.failures[:50]])
 
@@ -128,6 +133,8 @@ def fuzz(original: StoredRun, mutants: int, seed: int, keep: Path) -> Figures:
             figures.endings[ending] += 1
             if ending.isupper():
                 figures.failures.append(f"{ending}: seed {seed}, {number}: {mutant.how}")
+            if "plausible" in ending and len(figures.examples) < EXAMPLES:
+                figures.examples.append(mutant.how)
             if accepted:
                 _sample(figures, root, keep, chosen)
     return figures
@@ -184,9 +191,12 @@ def look_at_pages(figures: Figures, keep: Path, out: Path, catalogue: Catalogue 
     """Build the site of the kept mutants and note every byte that is not escaped."""
     from leaderboard.build import build
 
-    site = build(load_table(keep, catalogue, judge=True), out)
-    figures.pages = len(site.files)
-    figures.failures += [f"PAGE {fault}" for fault in faults_of_site(out)]
+    try:
+        figures.pages = len(build(load_table(keep, catalogue, judge=True), out).files)
+    except Exception:  # noqa: BLE001 - whatever it is, a stranger's run must not stop the site
+        figures.failures.append(f"THE SITE CRASHED\n{traceback.format_exc(limit=-6)}")
+    else:
+        figures.failures += [f"PAGE {fault}" for fault in faults_of_site(out)]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -206,6 +216,7 @@ def main(arguments: list[str] | None = None) -> int:
             figures = fuzz(original, share, chosen.seed * 1000 + number, keep)
             look_at_pages(figures, keep, Path(folder) / "site", None)
             sys.stdout.write(f"{variant}, seed {chosen.seed}: {figures}\n")
+            sys.stdout.flush()
             status |= bool(figures.failures)
     return int(status)
 

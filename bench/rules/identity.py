@@ -206,7 +206,7 @@ def _hardware_id(under: RunUnderTest) -> Iterator[Fault]:
 
 def _characters(under: RunUnderTest) -> Iterator[Fault]:
     for file, text in _texts(under):
-        odd = sorted({c for c in text if unicodedata.category(c) in ("Cf", "Co", "Cn", "Cs")})
+        odd = sorted({c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Co", "Cn", "Cs")})
         if odd:
             shown = ", ".join(f"U+{ord(c):04X}" for c in odd)
             yield Fault(file, f"invisible or unassigned characters: {shown}; remove them")
@@ -216,7 +216,12 @@ def _characters(under: RunUnderTest) -> Iterator[Fault]:
 
 def _markup(under: RunUnderTest) -> Iterator[Fault]:
     for file, text in _texts(under):
-        if found := re.search(r"[<>]|&(?:#|[a-z]+;)|javascript:|\{\{|\{%", text, re.IGNORECASE):
+        if found := re.search(
+            r"[<>]|&(?:#|[a-z]+;)|javascript:|\{\{|\{%"
+            r"|\bon(?:error|load|focus|click|mouse\w*|key\w*)\s*=",
+            text,
+            re.IGNORECASE,
+        ):
             yield Fault(
                 file,
                 f"contains {found[0]!r}, which is markup or a script: allowed is plain text; no "

@@ -16,6 +16,7 @@ IMPORT_NAMES = {
     "nvidia-ml-py": "pynvml",
     "pillow": "PIL",
     "pytest-benchmark": "pytest_benchmark",
+    "pyyaml": "yaml",
     "scikit-learn": "sklearn",
 }
 """Distributions that are imported under another name."""

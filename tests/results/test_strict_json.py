@@ -36,15 +36,35 @@ def test_every_reason_has_its_file() -> None:
     assert [path.stem for path in HOSTILE] == sorted(REASONS)
 
 
+@pytest.mark.parametrize(
+    "text", ['"\\u0000"', '{"a": ["\\u202e"]}', '{"\\u001b": 1}', '["\\ud800"]']
+)
+def test_characters_that_act_are_refused(text: str) -> None:
+    with pytest.raises(StrictJsonError, match=r"U\+[0-9A-F]{4} in a text"):
+        parse(text.encode())
+
+
+@pytest.mark.parametrize("form", ['"%s"', '["%s"]', '{"%s": 1}', '{"a": {"b": "%s"}}'])
+def test_texts_are_of_bounded_length(form: str) -> None:
+    assert parse((form % ("x" * strict_json.LONGEST_TEXT)).encode())
+    with pytest.raises(StrictJsonError, match="20,001 characters"):
+        parse((form % ("x" * (strict_json.LONGEST_TEXT + 1))).encode())
+
+
 def test_as_deep_as_allowed() -> None:
     text = "[" * strict_json.DEEPEST + "]" * strict_json.DEEPEST
     assert parse(text.encode()) is not None
 
 
+characters = st.characters(
+    exclude_categories=("Cs", "Cc"), include_characters="\t\n",
+    exclude_characters="\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069",
+)  # fmt: skip
+texts = st.text(characters)
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63)
-    | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
+    | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(texts, inner, max_size=5),
     max_leaves=10,
 )  # fmt: skip
 
