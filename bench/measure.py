@@ -214,7 +214,12 @@ def _written(order: Order, journal: Journal) -> Finished:
         for variant, source in header.variants.items()
         if any(r.case.variant == variant for r in records)
     ]
-    path = submission.write_run(order.results, run, files)
+    try:
+        path = submission.write_run(order.results, run, files)
+    except submission.RunExistsError:
+        # the command was killed between writing the run and putting its journal away
+        named, _ = submission.identified(run, files)
+        path = order.results / named.environment.hardware_id / named.run_id
     return Finished(
         folder=path, run=submission.read_run(path).run, records=records, conditions=conditions
     )
