@@ -183,7 +183,12 @@ def joined(first: tuple[Ceiling, ...], later: tuple[Ceiling, ...]) -> tuple[Ceil
 
 def _written(order: Order, journal: Journal) -> Finished:
     run, files = run_of(order.plan, journal, order.submitted_by)
-    path = submission.write_run(order.results, run, files)
+    try:
+        path = submission.write_run(order.results, run, files)
+    except submission.RunExistsError:
+        # the command was killed between writing the run and putting its journal away
+        named, _ = submission.identified(run, files)
+        path = order.results / named.environment.hardware_id / named.run_id
     return Finished(
         folder=path,
         run=submission.read_run(path).run,

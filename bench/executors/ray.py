@@ -293,7 +293,7 @@ class RayPool:
         affinity = importlib.import_module("ray.util.scheduling_strategies")
         taken = {actor.node for actor in self._actors}
         for node in nodes:
-            if node["NodeID"] not in taken | self._spent:
+            if node["Resources"].get("CPU") and node["NodeID"] not in taken | self._spent:
                 strategy = affinity.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 self._hire(kind, {"scheduling_strategy": strategy}, 1, node["NodeID"])
 
