@@ -30,6 +30,8 @@ PATCH_PX = 16
 
 _COMPILED = ("compile", "flex")
 """Backends that compile every shape anew, ten seconds or more a case."""
+_GPU_ALONE = ("triton",)
+"""Backends whose kernels run on a GPU; on a CPU they could only be interpreted, for tests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,11 +253,14 @@ def task_cases(variant: str, task: str, seeds: int) -> Iterator[Case]:
 def executions(scope: Scope, *, compiled: bool) -> Iterator[tuple[str, str]]:
     """(variant, backend) pairs: every reference and every backend with a file of its own.
 
-    Backends that only pin one of PyTorch's own choices (`sdpa_flash`, ...) are left to plan full.
+    Backends that only pin one of PyTorch's own choices (`sdpa_flash`, ...) are left to plan full,
+    and those that need a GPU to plans for one.
     """
     for variant in scope.variants:
         for backend in backends(variant):
             if backend.startswith("sdpa_") or (backend in _COMPILED and not compiled):
+                continue
+            if backend in _GPU_ALONE and scope.device == "cpu":
                 continue
             yield variant, backend
 
