@@ -260,9 +260,13 @@ def executions(scope: Scope, *, compiled: bool) -> Iterator[tuple[str, str]]:
         for backend in backends(variant):
             if backend.startswith("sdpa_") or (backend in _COMPILED and not compiled):
                 continue
-            if backend in _GPU_ALONE and scope.device == "cpu":
-                continue
-            yield variant, backend
+            if runs_on(backend, scope.device):
+                yield variant, backend
+
+
+def runs_on(backend: str, device: DeviceKind) -> bool:
+    """Whether plans for `device` have cases of a backend of this name."""
+    return device == "cuda" or backend not in _GPU_ALONE
 
 
 def anchor(scope: Scope) -> Case:

@@ -23,6 +23,8 @@ HEAD_DIMS = (16, 128)
 """Smallest and largest head_dim: below, a tensor core has nothing to do; above, the state of a head
 no longer fits into the registers of one program."""
 _LEAST_CAPABILITY = (8, 0)
+_SHARED_KIB = 99
+_SHARED_KIB_WIDE_FLOAT32 = 163
 _VARIABLE = "TRITON_INTERPRET"
 
 
@@ -60,7 +62,22 @@ def unsupported(execution: Execution) -> tuple[str, ...]:
             "Triton kernels need a GPU of compute capability 8.0, "
             f"got {capability[0]}.{capability[1]}"
         )
+    elif (has := _shared_memory()) < (needed := shared_memory(execution)):
+        reasons.append(
+            f"Triton kernels for {execution.dtype} and head_dim {execution.shape.head_dim} need "
+            f"{needed} bytes of shared memory a block, this GPU has {has}: use the reference"
+        )
     return tuple(reasons)
+
+
+def shared_memory(execution: Execution) -> int:
+    """Bytes of shared memory that no kernel exceeds; tests hold the compiled kernels to it."""
+    wide = execution.dtype == "float32" and execution.shape.head_dim > 64
+    return 1024 * (_SHARED_KIB_WIDE_FLOAT32 if wide else _SHARED_KIB)
+
+
+def _shared_memory() -> int:
+    return torch.cuda.get_device_properties().shared_memory_per_block_optin
 
 
 def no_causal_form(execution: Execution) -> tuple[str, ...]:

@@ -19,6 +19,16 @@ _BALANCED_PROGRAMS_PER_MULTIPROCESSOR = 8
 _LEAST_BALANCED_TOKENS = 4096
 """A program with this many tokens reads 16 times its partial state or more: 3 % of the bytes."""
 _INTERPRETED_MULTIPROCESSORS = 4
+_SIZES = {
+    (2, 32): (64, 4, 3),
+    (2, 64): (64, 4, 3),
+    (2, 128): (64, 8, 2),
+    (4, 32): (64, 4, 2),
+    (4, 64): (32, 4, 2),
+    (4, 128): (16, 8, 1),
+}
+"""Tokens of a block, warps and stages by bytes of a number and width of a block: as large as
+registers and shared memory allow, which the tests of the compiled kernels hold to their limits."""
 _COVERED = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -39,7 +49,17 @@ class Blocks:
     """head_dim, rounded up to a power of two."""
     warps: int
     stages: int
-    """Blocks on their way from memory at a time."""
+    """Blocks on their way from memory at a time, forward."""
+
+    @property
+    def backward_stages(self) -> int:
+        """Blocks on their way at a time, backward, where a block is of more tensors."""
+        return min(self.stages, 2)
+
+    @property
+    def state_stays(self) -> bool:
+        """Whether a program holds a state, and its transpose, on chip from block to block."""
+        return self.stages > 1
 
     @property
     def programs(self) -> int:
@@ -57,10 +77,8 @@ def blocks_of(x: Heads) -> Blocks:
         covered = ", ".join(str(dtype).removeprefix("torch.") for dtype in _COVERED)
         raise TypeError(f"Triton kernels cover {covered}, got {x.dtype}: use the reference")
     batch, heads, tokens, head_dim = x.shape
-    width = max(16, 1 << (head_dim - 1).bit_length())
-    block = 128 if width <= 64 else 64
-    if x.dtype == torch.float32:
-        block //= 2
+    width = block_width(head_dim)
+    block, warps, stages = _SIZES[x.dtype.itemsize, max(32, width)]
     sequences = batch * heads
     multiprocessors = _multiprocessors(x.device)
     filling = math.ceil(_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors / sequences)
@@ -75,9 +93,14 @@ def blocks_of(x: Heads) -> Blocks:
         tokens_per_split=per_split * block,
         block_tokens=block,
         block_width=width,
-        warps=4 if width <= 64 else 8,
-        stages=3 if x.dtype != torch.float32 else 2,
+        warps=warps,
+        stages=stages,
     )
+
+
+def block_width(head_dim: int) -> int:
+    """Channels of a block: `head_dim`, rounded up to a power of two, at least 16."""
+    return max(16, 1 << (head_dim - 1).bit_length())
 
 
 @cache

@@ -184,6 +184,7 @@ def accumulate_backward_kernel(
     head_dim: tl.constexpr,
     block_tokens: tl.constexpr,
     block_width: tl.constexpr,
+    state_stays: tl.constexpr,
 ):
     """Gradients of keys and values from that of the state, times `factor`.
 
@@ -199,7 +200,8 @@ def accumulate_backward_kernel(
     dk += head_offset(head, heads, dk_batch, dk_head)
     dv += head_offset(head, heads, dv_batch, dv_head)
     own = state_pointer(d_state, head, block_width)
-    d_products = load_products(own, block_width).to(k.dtype.element_ty)
+    if state_stays:
+        d_products = load_products(own, block_width).to(k.dtype.element_ty)
     d_sum_k = load_feature_sums(own, block_width)
     for start in range(first, last, block_tokens):
         x, keys = load_features(
@@ -207,6 +209,8 @@ def accumulate_backward_kernel(
         )
         values = load_rows(v, start, last, v_token, head_dim, block_tokens, block_width)
         nothing = tl.zeros((block_tokens, block_width), tl.float32)
+        if not state_stays:
+            d_products = load_products(own, block_width)
         d_keys = product(values, tl.trans(d_products), nothing, values.dtype) + d_sum_k[None, :]
         d_keys *= slopes(x, feature_map) * factor
         d_values = product(keys, d_products, nothing, values.dtype) * factor
@@ -244,13 +248,14 @@ class _Normalised(torch.autograd.Function):
         launcher(apply_backward_kernel, blocks.programs, q)(
             q, upstream, state, dq, partial, *strides(q), *strides(upstream), *strides(dq),
             *_sizes(q, blocks), ctx.floor, *meta,
-            num_warps=blocks.warps, num_stages=blocks.stages,
+            num_warps=blocks.warps, num_stages=blocks.backward_stages,
         )  # fmt: skip
         root = blocks.tokens**-0.5
         d_state = added(partial, blocks, root)
         launcher(accumulate_backward_kernel, blocks.programs, q)(
             k, v, d_state, dk, dv, *strides(k), *strides(v), *strides(dk), *strides(dv),
-            *_sizes(q, blocks), root, *meta, num_warps=blocks.warps, num_stages=blocks.stages,
+            *_sizes(q, blocks), root, *meta, blocks.state_stays,
+            num_warps=blocks.warps, num_stages=blocks.backward_stages,
         )  # fmt: skip
         return dq, dk, dv, None, None
 
