@@ -33,6 +33,8 @@ PATCH_PX = 16
 
 _COMPILED = ("compile", "flex")
 """Backends that compile every shape anew, ten seconds or more a case."""
+_GPU_ALONE = ("triton",)
+"""Backends whose kernels run on a GPU; on a CPU they could only be interpreted, for tests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,13 +272,20 @@ def task_cases(variant: str, task: str, seeds: int) -> Iterator[Case]:
 def executions(scope: Scope, *, compiled: bool) -> Iterator[tuple[str, str]]:
     """(variant, backend) pairs: every reference and every backend with a file of its own.
 
-    Backends that only pin one of PyTorch's own choices (`sdpa_flash`, ...) are left to plan full.
+    Backends that only pin one of PyTorch's own choices (`sdpa_flash`, ...) are left to plan full,
+    and those that need a GPU to plans for one.
     """
     for variant in scope.variants:
         for backend in backends(variant):
             if backend.startswith("sdpa_") or (backend in _COMPILED and not compiled):
                 continue
-            yield variant, backend
+            if runs_on(backend, scope.device):
+                yield variant, backend
+
+
+def runs_on(backend: str, device: DeviceKind) -> bool:
+    """Whether plans for `device` have cases of a backend of this name."""
+    return device == "cuda" or backend not in _GPU_ALONE
 
 
 def anchor(scope: Scope) -> Case:
