@@ -294,11 +294,12 @@ class ReportedNumber:
     """The authors' name of the configuration."""
     resolution_px: int
     quantity: Literal[
-        "parameters", "macs", "imagenet1k_top1", "image_throughput", "code_parameters", "code_macs"
-    ]
+        "parameters", "macs", "imagenet1k_top1", "image_throughput", "speedup", "memory",
+        "code_parameters", "code_macs", "code_contractions",
+    ]  # fmt: skip
     """What it is; `code_` numbers are counted in the published code instead of printed."""
     value: float
-    unit: Literal["count", "mac", "fraction", "image/s"]
+    unit: Literal["count", "mac", "fraction", "image/s", "ratio", "byte"]
     from_plot: bool
     """Read off a plot instead of printed."""
     table: str

@@ -95,6 +95,7 @@ class Result:
     head_dim: int | None
     extra_tokens: int | None
     causal: bool | None
+    backbone: str | None
     task: str | None
     seed: int | None
     memory_budget_bytes: int | None
