@@ -23,7 +23,10 @@ from bench.cli_options import (
 )
 
 _PLAN = click.option("--plan", "plan_name", default="quick", show_default=True, help="Which cases.")
-_ONLY = click.option("--only", help="Keep cases whose variant or id matches this shell pattern.")
+_ONLY = click.option(
+    "--only",
+    help="Keep cases whose variant or id matches a shell pattern; several stand apart by spaces.",
+)
 _DTYPE = click.option(
     "--dtype",
     "dtypes",

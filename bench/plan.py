@@ -101,14 +101,16 @@ def everything(
         pattern: `--only`; the variants that it names, up to its first slash, count as asked for.
     """
     known = names()
-    wanted = (pattern or "").partition("/")[0]
-    named = (name for name in known if fnmatchcase(name, wanted))
+    wanted = [alternative.partition("/")[0] for alternative in (pattern or "").split()]
+    named = (name for name in known if any(fnmatchcase(name, one) for one in wanted))
     asked = dict.fromkeys((*named, *outside_names()))
     return Scope(variants=known, device=device, dtypes=dtypes, asked=tuple(asked))
 
 
 def only(plan: Plan, pattern: str) -> Plan:
-    """Keep the cases whose id or variant matches the shell pattern `pattern`.
+    """Keep the cases whose id or variant matches one of the shell patterns in `pattern`.
+
+    Patterns stand apart by spaces.
 
     The anchor and, where any timed case is left, one noise pair stay, so that the noise floor is
     known for a partial run too.
@@ -144,10 +146,12 @@ def repeating(case: Case, protocol: Protocol, *, anchor: Case) -> Plan:
     )
 
 
-def _matches(case: Case, pattern: str) -> bool:
+def _matches(case: Case, patterns: str) -> bool:
+    names_of_case = (case.variant, f"{case.variant}/{case.backend}")
     return any(
-        fnmatchcase(text, pattern) for text in (case.variant, f"{case.variant}/{case.backend}")
-    ) or fnmatchcase(case.id, f"*{pattern}*")
+        fnmatchcase(case.id, f"*{pattern}*") or any(fnmatchcase(n, pattern) for n in names_of_case)
+        for pattern in patterns.split()
+    )
 
 
 # Building blocks of plans -------------------------------------------------------------------------
