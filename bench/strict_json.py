@@ -9,6 +9,9 @@ LONGEST_TEXT = 20_000
 """Characters of a text or key; the longest of any of our formats has a fifth of that."""
 _FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, what turns the direction of a line around, and halves of characters."""
+LARGEST_NUMBER = 1e30
+"""Neither larger nor, but for 0, closer to 0 than one over this: what follows stays finite, too."""
+_MOST_DIGITS = 31
 DEEPEST = 16
 """Levels of nesting that any of our formats needs, with room."""
 LINE_LENGTH = 120
@@ -39,6 +42,7 @@ def parse(data: bytes) -> Any:
             object_pairs_hook=_without_duplicates,
             parse_constant=_no_constant,
             parse_float=_finite,
+            parse_int=_not_too_large,
         )
     except StrictJsonError:
         raise
@@ -94,7 +98,15 @@ def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise StrictJsonError(f"{text[:40]} is too large for a number")
+    if number and not 1 / LARGEST_NUMBER <= abs(number) <= LARGEST_NUMBER:
+        raise StrictJsonError(f"{text[:40]} is beyond everything that is measured here")
     return number
+
+
+def _not_too_large(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise StrictJsonError(f"{text[:40]} is beyond everything that is counted here")
+    return int(text)
 
 
 def _check(value: Any) -> None:

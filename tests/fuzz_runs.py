@@ -22,7 +22,7 @@ from pathlib import Path
 
 from hostile_pages import faults_of_site
 from mutants import Mutant, Mutator, documents_of
-from sample_run import sample_header, sample_records
+from sample_run import noise_of, sample_header, sample_records
 
 from bench.catalogue import Catalogue
 from bench.environment import hardware_id
@@ -101,6 +101,10 @@ def valid_run(root: Path, variant: str) -> StoredRun:
     machine = header.environment
     slug = hardware_id("cpu", machine.device_name, machine.cpu_count, machine.device_memory_bytes)
     header = replace(header, environment=replace(machine, hardware_id=slug))
+    header = noise_of(header, (variant,))
+    held = {r.case.id for r in by_kind.values()}
+    noise = tuple(pair for pair in header.conditions.noise if pair.case.id in held)
+    header = replace(header, conditions=replace(header.conditions, noise=noise))
     records = tuple(sorted(by_kind.values(), key=lambda r: r.case.id))
     write_run(root, header, [replace(file, records=records)])
     (stored,), _ = read_results(root)
@@ -146,7 +150,7 @@ def judge(original: StoredRun, mutant: Mutant, figures: Figures) -> tuple[str, b
     if any(not r.reason or len(r.reason) > 2000 or len(r.path) > 2000 for r in refusals):
         return "A REFUSAL WITHOUT BOUNDS", False
     if not stored:
-        return ("refused" if refusals else "gone, and said nowhere".upper()), False
+        return ("refused" if refusals else "GONE, AND SAID NOWHERE"), False
     (one,) = stored
     same = one.run == original.run and one.files == original.files
     if not mutant.signed:

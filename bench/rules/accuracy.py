@@ -75,6 +75,12 @@ def _stated(under: RunUnderTest) -> Iterator[Fault]:
             continue
         if one.ok.training is None:
             yield one.fault("ok without `training`: the digest of the data is missing")
+            continue
+        training = one.ok.training
+        curves = (training.losses, training.accuracies, training.gradient_norms, training.clipped)
+        if len({len(curve) for curve in curves}) > 1:
+            lengths = ", ".join(str(len(curve)) for curve in curves)
+            yield one.fault(f"curves of {lengths} epochs in one training: must be equally long")
 
 
 def _same_data(under: RunUnderTest) -> Iterator[Fault]:

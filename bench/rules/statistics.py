@@ -91,6 +91,17 @@ def _throttled(under: RunUnderTest) -> Iterator[Fault]:
             yield one.fault(f"the clock was held down in {share:.0%} of the readings: throttled")
 
 
+def _noise_of_others(under: RunUnderTest) -> Iterator[Fault]:
+    present = {one.case.id for one in under.records}
+    for pair in under.run.conditions.noise:
+        if pair.case.id not in present:
+            yield Fault(
+                "run.json",
+                f"conditions.noise holds {pair.case.id}, which is no record of this run: the noise "
+                "floor is that of cases that were measured",
+            )
+
+
 RULES = (
     RunRule(id="R501", severity="error", help="Samples do not vary.", find=_constant),
     RunRule(id="R502", severity="review", help="Samples take few values.", find=_quantised),
@@ -99,4 +110,5 @@ RULES = (
     RunRule(id="R505", severity="review", help="A call did no work.", find=_skipped_work),
     RunRule(id="R506", severity="flag", help="The machine was not quiet.", find=_quiet),
     RunRule(id="R507", severity="flag", help="Throttled.", find=_throttled),
+    RunRule(id="R508", severity="error", help="Noise of other cases.", find=_noise_of_others),
 )

@@ -69,6 +69,8 @@ def _rounds(under: RunUnderTest) -> Iterator[Fault]:
             if len(measured.rounds) != rounds:
                 yield one.fault(f"{name} has {len(measured.rounds)} rounds, must have {rounds}")
             most = max(len(samples) for samples in measured.rounds)
+            if most > 1 and not metric.every_round and metric.unit != "value":
+                yield one.fault(f"{name} has {most} samples, cannot vary and must have one")
             if most > protocol.most_samples:
                 yield one.fault(
                     f"{name} has {most} samples in a round, the protocol keeps up to "

@@ -61,10 +61,15 @@ def rule_badges(view: View, result: Result) -> list[Piece]:
     return found
 
 
-def finding_words(finding: "Finding") -> str:
+def message_of(finding: "Finding") -> str:
     """Return what a rule found, without the place in the file: the row is that place."""
     message = finding.message.partition("): ")[2] if finding.case_ids else ""
-    return f"{finding.severity} {finding.rule}: {message or finding.message}"
+    return message or finding.message
+
+
+def finding_words(finding: "Finding") -> str:
+    """Return what a rule found, with its severity and id."""
+    return f"{finding.severity} {finding.rule}: {message_of(finding)}"
 
 
 def trust_words(view: View, result: Result) -> Sequence[Inline]:

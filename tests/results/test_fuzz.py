@@ -1,8 +1,8 @@
 """The fuzzer: a few hundred mutants, and that it notices what it is there to notice."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import fuzz_runs
 import pytest
@@ -10,7 +10,6 @@ from fuzz_runs import Figures, fuzz, look_at_pages, valid_run
 from mutants import Mutator, documents_of
 from sample_site import catalogue
 
-from bench import submission
 from bench.submission import StoredRun
 
 
@@ -50,14 +49,21 @@ def endings(original: StoredRun, keep: Path, mutants: int = 60) -> Figures:
     return fuzz(original, mutants, 1, keep)
 
 
-def test_a_reader_that_trusts_digests_is_noticed(
+def test_a_change_that_the_reader_lets_pass_is_noticed(
     original: StoredRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def trusting(run: dict[str, Any], _files: Any) -> str:
-        return run["run_id"]
+    changed = replace(original, run=replace(original.run, dirty=True))
+    monkeypatch.setattr(fuzz_runs, "read_results", lambda _root: ((changed,), ()))
+    figures = endings(original, tmp_path / "k")
+    assert figures.endings["CHANGED AND ACCEPTED"] > 10
+    assert any("CHANGED AND ACCEPTED" in f for f in figures.failures)
 
-    monkeypatch.setattr(submission, "content_id", trusting)
-    assert any("CHANGED AND ACCEPTED" in f for f in endings(original, tmp_path / "k", 100).failures)
+
+def test_a_run_that_disappears_is_noticed(
+    original: StoredRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fuzz_runs, "read_results", lambda _root: ((), ()))
+    assert endings(original, tmp_path / "k", 3).endings["GONE, AND SAID NOWHERE"] == 3
 
 
 def test_a_crash_is_noticed(

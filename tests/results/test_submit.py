@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from sample_run import sample_header, sample_records, write_planned
+from sample_run import noise_of, sample_header, sample_records, write_planned
 
 from bench.cli import main
 from bench.environment import hardware_id
@@ -128,6 +128,7 @@ def test_a_run_that_check_does_not_accept_is_refused(checkout: Path) -> None:
         sample_header(), created="2999-01-01T00:00:00Z", submitted_by="alice",
         environment=replace(machine, hardware_id=slug),
     )  # fmt: skip
+    header = noise_of(header, ("softmax",))
     folder = write_run(checkout / "results", header, sample_records(("softmax",)))
     with pytest.raises(NotSubmittableError, match=r"not accepted(.|\n)*R208: created 2999"):
         prepare(folder.name, checkout / "results", "alice")

@@ -19,7 +19,7 @@ from leaderboard.blocks import (
 )
 from leaderboard.format import count_of, day, percent, whole
 from leaderboard.page import Page
-from leaderboard.provenance import finding_words, trust_of
+from leaderboard.provenance import message_of, trust_of
 from leaderboard.refusals import refusals
 from leaderboard.results import Result, View
 
@@ -84,7 +84,7 @@ def _rules(view: View) -> Table:
         judged = trust_of(view, result)
         for finding in judged.findings if judged is not None else ():
             found = counts.setdefault((finding.rule, finding.severity), [])
-            found.append((result, finding_words(finding)))
+            found.append((result, message_of(finding)))
     return Table(
         id="rules-table",
         caption="What the rules found",
