@@ -70,7 +70,7 @@ def measure(order: Order, progress: Progress) -> tuple[Finished, ...]:
         sweep = Sweep(order.plan, order.device, journals.of, progress)
         with executor(order.executor).pool(commission, progress) as pool:
             done = sweep.go(pool)
-        return tuple(_finished(order, journal) for journal in done)
+        return tuple(write(journal, order.results, order.submitted_by) for journal in done)
 
 
 class Journals:
@@ -153,8 +153,9 @@ def unfinished(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted((folder / JOURNALS).glob("*.jsonl"), reverse=True))
 
 
-def _finished(order: Order, journal: Journal) -> Finished:
-    finished = _written(order, journal)
+def write(journal: Journal, results: Path, submitted_by: str) -> Finished:
+    """Write the run of a journal that holds the whole plan, and put the journal away."""
+    finished = _written(journal, results, submitted_by)
     done = journal.path.parent / "finished"
     done.mkdir(exist_ok=True)
     journal.path.rename(done / journal.path.name)
@@ -181,24 +182,25 @@ def joined(first: tuple[Ceiling, ...], later: tuple[Ceiling, ...]) -> tuple[Ceil
     )
 
 
-def _written(order: Order, journal: Journal) -> Finished:
+def _written(journal: Journal, results: Path, submitted_by: str) -> Finished:
     header = journal.header
+    plan = header.plan
     ceilings = header.ceilings
     for arrival in journal.arrivals:
         ceilings = joined(ceilings, arrival.ceilings)
-    records = merge.records(order.plan, journal)
-    conditions = merge.conditions(order.plan, journal)
+    records = merge.records(plan, journal)
+    conditions = merge.conditions(plan, journal)
     run = Run(
         run_id="not-yet-known",
         created=header.created,
-        submitted_by=order.submitted_by,
+        submitted_by=submitted_by,
         suite_version=header.suite_version,
         commit=header.commit,
         dirty=header.dirty,
-        plan=order.plan.name,
-        plan_digest=order.plan.digest,
+        plan=plan.name,
+        plan_digest=plan.digest,
         only=header.only,
-        protocol=order.plan.protocol,
+        protocol=plan.protocol,
         environment=header.environment,
         ceilings=ceilings,
         conditions=conditions,
@@ -215,11 +217,11 @@ def _written(order: Order, journal: Journal) -> Finished:
         if any(r.case.variant == variant for r in records)
     ]
     try:
-        path = submission.write_run(order.results, run, files)
+        path = submission.write_run(results, run, files)
     except submission.RunExistsError:
         # the command was killed between writing the run and putting its journal away
         named, _ = submission.identified(run, files)
-        path = order.results / named.environment.hardware_id / named.run_id
+        path = results / named.environment.hardware_id / named.run_id
     return Finished(
         folder=path, run=submission.read_run(path).run, records=records, conditions=conditions
     )
