@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from bench import cli_networks, cli_submit
+from bench import cli_networks, cli_shards, cli_submit
 from bench.checkout import suite_version
 from bench.cli_options import (
     DEVICE,
@@ -218,6 +218,7 @@ for _verb in (
     cli_networks.download,
     cli_networks.analyse,
     cli_networks.demo,
+    cli_shards.merge,
 ):
     main.add_command(_verb)
 

@@ -71,7 +71,7 @@ def measure(order: Order, progress: Progress) -> tuple[Finished, ...]:
         sweep = Sweep(order.plan, order.device, journals.of, progress)
         with executor(order.executor).pool(commission, progress) as pool:
             done = sweep.go(pool)
-        return tuple(_finished(order, journal) for journal in done)
+        return tuple(write(journal, order.results, order.submitted_by) for journal in done)
 
 
 class Journals:
@@ -167,8 +167,9 @@ def unfinished(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted((folder / JOURNALS).glob("*.jsonl"), reverse=True))
 
 
-def _finished(order: Order, journal: Journal) -> Finished:
-    finished = _written(order, journal)
+def write(journal: Journal, results: Path, submitted_by: str) -> Finished:
+    """Write the run of a journal that holds the whole plan, and put the journal away."""
+    finished = _written(journal, results, submitted_by)
     done = journal.path.parent / "finished"
     done.mkdir(exist_ok=True)
     journal.path.rename(done / journal.path.name)
@@ -195,27 +196,26 @@ def joined(first: tuple[Ceiling, ...], later: tuple[Ceiling, ...]) -> tuple[Ceil
     )
 
 
-def _written(order: Order, journal: Journal) -> Finished:
-    run, files = run_of(order.plan, journal, order.submitted_by)
+def _written(journal: Journal, results: Path, submitted_by: str) -> Finished:
+    run, files = run_of(journal, submitted_by)
     try:
-        path = submission.write_run(order.results, run, files)
+        path = submission.write_run(results, run, files)
     except submission.RunExistsError:
         # the command was killed between writing the run and putting its journal away
         named, _ = submission.identified(run, files)
-        path = order.results / named.environment.hardware_id / named.run_id
+        path = results / named.environment.hardware_id / named.run_id
     return Finished(
         folder=path,
         run=submission.read_run(path).run,
-        records=merge.records(order.plan, journal),
+        records=merge.records(journal.header.plan, journal),
         conditions=run.conditions,
     )
 
 
-def run_of(
-    plan: Plan, journal: Journal, submitted_by: str
-) -> tuple[Run, tuple[VariantRecords, ...]]:
+def run_of(journal: Journal, submitted_by: str) -> tuple[Run, tuple[VariantRecords, ...]]:
     """Return what a finished journal holds as a run to be written, header and files."""
     header = journal.header
+    plan = header.plan
     ceilings = header.ceilings
     for arrival in journal.arrivals:
         ceilings = joined(ceilings, arrival.ceilings)

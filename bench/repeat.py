@@ -10,7 +10,7 @@ from bench.description import described
 from bench.executors import local
 from bench.journal import Journal
 from bench.measure import run_of
-from bench.model import DeviceKind, Plan
+from bench.model import DeviceKind
 from bench.reproduce import find_row, judge, repeat_plan
 from bench.terminal import Terminal, case_words
 
@@ -55,7 +55,7 @@ def repeat_row(
             (repeated,) = merge.records(plan, journal)
             folder_of_run = None
             if submitter is not None:
-                folder_of_run = recorded(plan, journal, results, submitter)
+                folder_of_run = recorded(journal, results, submitter)
     judgement = judge(published, header.environment, repeated)
     console.print(judgement.words, highlight=False, soft_wrap=True)
     console.print(f"[bold]{judgement.verdict}[/bold]", highlight=False)
@@ -69,6 +69,6 @@ def repeat_row(
     return judgement.agrees
 
 
-def recorded(plan: Plan, journal: Journal, results: Path, submitter: str) -> Path:
+def recorded(journal: Journal, results: Path, submitter: str) -> Path:
     """Write a finished repetition into the results folder, as a run that tiers read."""
-    return submission.write_run(results, *run_of(plan, journal, submitter))
+    return submission.write_run(results, *run_of(journal, submitter))

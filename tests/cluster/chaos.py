@@ -117,6 +117,31 @@ def killed(victim: str, nodes: Nodes, driver: "subprocess.Popen[bytes]", chance:
     return True
 
 
+class _Due:
+    """When the next is killed: at a random moment, or at a random visit, by the toss of a coin.
+
+    A slot takes many times longer to begin than these visits take to be made, so that kills by the
+    clock alone would hardly ever meet a visit.
+    """
+
+    def __init__(self, folder: Path, chance: random.Random, pause_s: float) -> None:
+        self._said = folder / "said.txt"
+        self._at = time.monotonic() + pause_s * chance.random()
+        self._begun = self._visits() + chance.randint(1, 8) if chance.random() < 0.7 else None
+        self._pause_s = 0.3 * chance.random()
+
+    def now(self) -> bool:
+        if self._begun is None:
+            return time.monotonic() > self._at
+        if self._visits() < self._begun:
+            return False
+        time.sleep(self._pause_s)
+        return True
+
+    def _visits(self) -> int:
+        return self._said.read_bytes().count(b"\nvisit ") if self._said.exists() else 0
+
+
 def disturbed(
     folder: Path, nodes: Nodes, chance: random.Random, victims: list[str], pause_s: float
 ) -> list[str]:
@@ -124,7 +149,7 @@ def disturbed(
     done: list[str] = []
     deadline = time.monotonic() + PATIENCE_S
     driver = driven.start(folder, "ray", resume=False, address=nodes.address, gpus="fake:2")
-    due = time.monotonic() + pause_s * chance.random()
+    due = _Due(folder, chance, pause_s)
     while True:
         if driver.poll() is not None:
             if driver.returncode == 0:
@@ -132,10 +157,10 @@ def disturbed(
             assert driver.returncode == -signal.SIGKILL, (folder / "said.txt").read_text()
             again = driven.can_resume(folder)
             driver = driven.start(folder, "ray", resume=again, address=nodes.address, gpus="fake:2")
-        if victims and time.monotonic() > due:
+        if victims and due.now():
             if killed(victims[0], nodes, driver, chance):
                 done.append(victims.pop(0))
-            due = time.monotonic() + pause_s * chance.random()
+            due = _Due(folder, chance, pause_s)
         assert time.monotonic() < deadline, (folder / "said.txt").read_text()
         time.sleep(0.05)
 

@@ -1,0 +1,234 @@
+"""One sweep over many slots: the records of one, whatever happens to the slots."""
+
+from dataclasses import replace
+from unittest import mock
+
+import pytest
+import simulated
+import tiny
+
+from bench import gpu_health, merge, sweep
+from bench.devices import devices, shared
+from bench.executor import PoolError
+from bench.executors.ray import kinds
+from bench.journal import Arrival, Journal, JournalError, VariantSource
+from bench.model import Crashed, Ok
+from bench.schedule import visits
+from bench.slot import SlotServer
+from bench.sweep import Sweep
+
+CASES = tuple(tiny.case(v, n) for v in ("softmax", "linear_relu") for n in (16, 32))
+PLAN = tiny.plan(*CASES, noise=(CASES[0],))
+HEADER = tiny.header(PLAN)
+MANY = [HEADER] * 8
+
+
+def swept(folder, pool, *, limits_again=True):
+    """Sweep; return the journals by hardware id, and what was told."""
+    folder.mkdir(exist_ok=True)
+    opened, told = {}, simulated.Told()
+
+    def journal_of(header):
+        id_ = header.environment.hardware_id
+        opened[id_] = Journal.create(folder / f"{id_}.jsonl", header)
+        return opened[id_]
+
+    try:
+        Sweep(PLAN, "cpu", journal_of, told, limits_again=limits_again).go(pool)
+    finally:
+        for journal in opened.values():
+            journal.close()
+    return opened, told
+
+
+def one_run(folder, pool):
+    opened, told = swept(folder, pool)
+    (journal,) = opened.values()
+    return journal, told
+
+
+def test_many_slots_give_the_records_of_one(tmp_path):
+    alone, _ = one_run(tmp_path / "alone", simulated.SimulatedPool([HEADER]))
+    expected = merge.records(PLAN, alone)
+    for seed in range(5):
+        pool = simulated.SimulatedPool(MANY, losses=0.3, seed=seed)
+        journal, _ = one_run(tmp_path / str(seed), pool)
+        assert merge.records(PLAN, journal) == expected
+        made = [entry.visit for entry in journal.entries]
+        assert sorted(made, key=str) == sorted((t.visit for t in visits(PLAN, "cpu")), key=str)
+
+
+def test_lost_attempts_are_kept_beside_the_visit_that_was_made(tmp_path):
+    journal, told = one_run(tmp_path, simulated.SimulatedPool(MANY, losses=0.4, seed=3))
+    tried = [attempt for entry in journal.entries for attempt in entry.attempts]
+    assert tried
+    assert {attempt.reason for attempt in tried} == {"preempted"}
+    assert sum("is lost: preempted" in note for note in told.notes) == len(tried)
+    with Journal.open(journal.path) as read:
+        assert read.entries == journal.entries
+
+
+def test_a_case_that_takes_every_slot_with_it_is_a_crash_and_the_others_go_on(tmp_path):
+    pool = simulated.SimulatedPool(MANY, poison=CASES[3])
+    journal, _ = one_run(tmp_path, pool)
+    outcomes = {record.case.id: record.outcome for record in merge.records(PLAN, journal)}
+    crashed = outcomes.pop(CASES[3].id)
+    assert isinstance(crashed, Crashed)
+    assert "lost in each of 5 attempts" in crashed.reason
+    assert all(isinstance(outcome, Ok) for outcome in outcomes.values())
+
+
+def test_a_slot_that_was_set_aside_comes_back_and_nothing_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "_ASIDE_S", 0.0)
+    journal, told = one_run(tmp_path, simulated.SimulatedPool([HEADER] * 2, asides=3))
+    assert sum("is set aside: 1 foreign process" in note for note in told.notes) == 3
+    assert len(journal.entries) == len(visits(PLAN, "cpu"))
+    assert not [entry for entry in journal.entries if entry.attempts], "no attempt was begun"
+
+
+def test_each_kind_of_device_makes_the_whole_plan_in_a_run_of_its_own(tmp_path):
+    a, b = simulated.on(HEADER, "nvidia-a-1g"), simulated.on(HEADER, "nvidia-b-1g")
+    pool = simulated.SimulatedPool([a, b, b, a, b], losses=0.2, seed=2)
+    opened, _ = swept(tmp_path, pool)
+    assert set(opened) == {"nvidia-a-1g", "nvidia-b-1g"}
+    wanted = {turn.visit for turn in visits(PLAN, "cpu")}
+    for id_, journal in opened.items():
+        assert {entry.visit for entry in journal.entries} == wanted
+        assert journal.header.environment.hardware_id == id_
+    words = {id_: {e.slot for e in journal.entries} for id_, journal in opened.items()}
+    assert not words["nvidia-a-1g"] & words["nvidia-b-1g"], "a slot has one kind"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"commit": "1" * 40}, "commit was None, is 1111"),
+        ({"variants": {"softmax": VariantSource(revision=9, source_sha256="1" * 64)}}, "variant"),
+        ({"plan": replace(PLAN, protocol=replace(PLAN.protocol, sample_s=9.0))}, "sample_s"),
+        ({"plan": replace(PLAN, cases=CASES[:1])}, "plan was tiny"),
+    ],
+)
+def test_a_slot_with_other_code_plan_or_protocol_is_refused_by_name(tmp_path, change, named):
+    pool = simulated.SimulatedPool([HEADER, replace(HEADER, **change), HEADER])
+    journal, told = one_run(tmp_path, pool)
+    (refusal,) = (note for note in told.notes if "cannot take part" in note)
+    assert named in refusal
+    assert "node0, gpu 1" not in {entry.slot for entry in journal.entries}
+    assert len(journal.entries) == len(visits(PLAN, "cpu"))
+
+
+def test_a_slot_of_another_environment_is_refused_by_name(tmp_path):
+    other = replace(HEADER, environment=replace(HEADER.environment, driver="9.9", os="newer"))
+    _, told = one_run(tmp_path, simulated.SimulatedPool([HEADER, other]))
+    (refusal,) = (note for note in told.notes if "cannot take part" in note)
+    assert "driver is 9.9, not None" in refusal
+    assert "os is newer, not test" in refusal
+
+
+def test_when_every_slot_is_gone_the_sweep_says_how_to_go_on(tmp_path):
+    pool = simulated.SimulatedPool([HEADER] * 2, losses=1.0, returns=False)
+    with pytest.raises(PoolError, match="--resume"):
+        one_run(tmp_path, pool)
+
+
+def test_when_no_slot_may_take_part_the_reasons_are_the_error(tmp_path):
+    def refuse(header):
+        raise JournalError("other code: commit is b, not a")
+
+    with pytest.raises(JournalError, match="node0, gpu 0 cannot take part: other code"):
+        Sweep(PLAN, "cpu", refuse, simulated.Told()).go(simulated.SimulatedPool([HEADER]))
+
+
+def test_every_slot_measures_its_limits_again_and_the_journal_keeps_them(tmp_path):
+    pool = simulated.SimulatedPool([HEADER] * 3)
+    journal, _ = one_run(tmp_path, pool)
+    assert len(pool.measured) == 3
+    assert len(journal.arrivals) == 3
+    with Journal.open(journal.path) as read:
+        assert read.arrivals == journal.arrivals
+        assert isinstance(read.arrivals[0], Arrival)
+
+
+def test_progress_says_what_every_slot_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "_SHOW_S", 0.0)
+    _, told = one_run(tmp_path, simulated.SimulatedPool(MANY))
+    nodes = {slot.node for doing in told.doing for slot in doing}
+    assert nodes == {"node0", "node1"}
+    assert any("softmax/reference" in words for doing in told.doing for words in doing.values())
+    assert told.done[-1][1] == len(visits(PLAN, "cpu"))
+
+
+# devices ------------------------------------------------------------------------------------------
+
+
+def test_cpus_are_shared_by_socket_and_none_is_used_twice():
+    left, right = frozenset(range(8)), frozenset(range(8, 16))
+    found = shared(range(16), [left, right, left, right])
+    assert found == ((0, 1, 2, 3), (8, 9, 10, 11), (4, 5, 6, 7), (12, 13, 14, 15))
+    assert shared(range(6), [None] * 4) == ((0,), (1,), (2,), (3,))
+    assert shared(range(3), [None] * 4) == ((), (), (), ()), "too few: none is pinned"
+    overlapping = shared(range(8), [frozenset(range(6)), frozenset(range(2, 8))])
+    assert overlapping == ((0, 1, 2, 3), (4, 5, 6, 7))
+
+
+def test_gpus_come_from_the_option_or_from_what_is_visible(monkeypatch):
+    monkeypatch.setattr("bench.devices.usable", lambda: tuple(range(8)))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-abc")
+    found = devices("cuda", None)
+    assert [(one.visible, one.cpus) for one in found] == [
+        ("2", (0, 1, 2, 3)),
+        ("GPU-abc", (4, 5, 6, 7)),
+    ]
+    assert [one.visible for one in devices("cuda", "0, 3")] == ["0", "3"]
+    for wrong in ("0,0", "0,,1"):
+        with pytest.raises(ValueError, match="different GPUs"):
+            devices("cuda", wrong)
+
+
+@pytest.mark.parametrize("wrong", ["0", "9", "x"])
+def test_cpus_cannot_be_split_into_more_parts_than_there_are(monkeypatch, wrong):
+    monkeypatch.setattr("bench.devices.usable", lambda: tuple(range(8)))
+    assert [one.cpus for one in devices("cpu", "2")] == [(0, 1, 2, 3), (4, 5, 6, 7)]
+    with pytest.raises(ValueError, match="how many parts the 8 CPUs"):
+        devices("cpu", wrong)
+
+
+class Nvml:
+    """A driver that says what it is told to."""
+
+    def __init__(self, processes=(), reasons=0):
+        self.nvmlDeviceGetComputeRunningProcesses = lambda _: [
+            mock.Mock(usedGpuMemory=held) for held in processes
+        ]
+        self.nvmlDeviceGetCurrentClocksThrottleReasons = lambda _: reasons
+
+
+def test_foreign_processes_and_throttling_are_complaints_and_idleness_is_not():
+    assert gpu_health.judged(Nvml(), None) is None
+    assert gpu_health.judged(Nvml(reasons=0x1 | 0x4), None) is None, "idle, or at its power cap"
+    found = gpu_health.judged(Nvml(processes=(3 << 20, None)), None)
+    assert found == "2 foreign processes on it, holding 3 MiB"
+    assert gpu_health.judged(Nvml(reasons=0x40), None) == "throttling: hardware thermal slowdown"
+
+
+def test_a_slot_that_complains_makes_nothing():
+    server = SlotServer(health=lambda: "throttling: hardware power brake")
+    server._device, server._protocol = "cuda", PLAN.protocol
+    server._workers, server._visitor = mock.Mock(busy=False), mock.Mock()
+    answer = server.answer({"kind": "visit"}, lambda _: None)
+    assert answer == {"kind": "aside", "reason": "throttling: hardware power brake"}
+    server._visitor.visit.assert_not_called()
+
+
+def test_what_goes_wrong_in_a_slot_is_told_and_not_swallowed():
+    answer = SlotServer().answer({"kind": "visit"}, lambda _: None)
+    assert answer["kind"] == "failed"
+    assert "once it is open" in answer["reason"]
+
+
+def test_kinds_of_gpu_are_read_and_nonsense_is_refused():
+    assert [(k.name, k.count) for k in kinds("h100:4, a100:8")] == [("h100", 4), ("a100", 8)]
+    assert [(k.name, k.count) for k in kinds(None)] == [(None, None)]
+    for wrong in ("h100", "h100:0", "h100:x", ":3", "h100:1,h100:2"):
+        with pytest.raises(ValueError, match="--gpus"):
+            kinds(wrong)
