@@ -1,4 +1,11 @@
-"""Linear attention (elu + 1) by Triton kernels: each input read once, the output written once."""
+"""Linear attention (elu + 1) by Triton kernels: each input read once, the output written once.
+
+Profile, by counting: forward moves 4 N C e bytes of a sequence (k and v; q and the output),
+backward 7 N C e (q, the gradient, dq; k, v, dk, dv), each tensor once; N tokens, C channels of e
+bytes. The partial states add 8 (d + 2) d bytes for each program of a pass, under 4 % from 4,096
+tokens a program up. Floor: bytes / copy bandwidth. Binds: memory, at d / e FLOPs a byte; below some
+thousands of tokens the launches, three forward and three backward. Measured: not yet.
+"""
 
 from jaxtyping import Float
 from torch import Tensor, nn

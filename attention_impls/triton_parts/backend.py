@@ -24,7 +24,8 @@ HEAD_DIMS = (16, 128)
 no longer fits into the registers of one program."""
 _LEAST_CAPABILITY = (8, 0)
 _SHARED_KIB = 99
-_SHARED_KIB_WIDE_FLOAT32 = 163
+_SHARED_KIB_WIDE = 163
+_NARROW = 64
 _VARIABLE = "TRITON_INTERPRET"
 
 
@@ -72,8 +73,7 @@ def unsupported(execution: Execution) -> tuple[str, ...]:
 
 def shared_memory(execution: Execution) -> int:
     """Bytes of shared memory that no kernel exceeds; tests hold the compiled kernels to it."""
-    wide = execution.dtype == "float32" and execution.shape.head_dim > 64
-    return 1024 * (_SHARED_KIB_WIDE_FLOAT32 if wide else _SHARED_KIB)
+    return 1024 * (_SHARED_KIB if execution.shape.head_dim <= _NARROW else _SHARED_KIB_WIDE)
 
 
 def _shared_memory() -> int:

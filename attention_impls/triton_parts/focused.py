@@ -17,161 +17,203 @@ output, the dots sums over the channels of a head, those over heads written as s
     dx = inverse da where x + position > 0,    dinverse = sum of da a / inverse
 """
 
-from typing import Any, no_type_check
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from attention_impls.shapes import Grid
-from attention_impls.triton_parts.layout import Blocks, Heads, blocks_of, launcher, rows, strides
-from attention_impls.triton_parts.local import convolved, convolved_backward
-from attention_impls.triton_parts.state import (
-    added,
-    empty_partial,
-    load_feature_sums,
-    load_products,
-    state_pointer,
-    store_partial,
+from attention_impls.triton_parts.focused_backward_inputs import (
+    focused_keys_gradient_kernel,
+    focused_queries_gradient_kernel,
 )
-from attention_impls.triton_parts.tiles import (
-    head_offset,
-    load_rows,
-    product,
-    row_mask,
-    store_rows,
+from attention_impls.triton_parts.focused_backward_state import (
+    focused_state_gradient_kernel,
+    focused_values_gradient_kernel,
 )
-
-SMALLEST = tl.constexpr(1e-6)
-"""Added to rectified numbers."""
-
-
-@triton.jit
-@no_type_check
-def power(x, exponent: tl.constexpr):
-    """x^exponent of positive x; whole exponents up to 6 by products."""
-    if exponent == 0:
-        result = x * 0.0 + 1.0
-    elif exponent == 1:
-        result = x
-    elif exponent == 2:
-        result = x * x
-    elif exponent == 3:
-        result = x * x * x
-    elif exponent == 4:
-        result = (x * x) * (x * x)
-    elif exponent == 5:
-        result = (x * x) * (x * x) * x
-    elif exponent == 6:
-        result = (x * x * x) * (x * x * x)
-    else:
-        result = tl.exp2(tl.log2(x) * exponent)
-    return result
+from attention_impls.triton_parts.focused_features import norms_kernel
+from attention_impls.triton_parts.focused_forward import focused_apply_kernel, focused_state_kernel
+from attention_impls.triton_parts.layout import (
+    Blocks,
+    Heads,
+    block_width,
+    blocks_of,
+    launcher,
+    rows,
+    strides,
+)
+from attention_impls.triton_parts.local import CONVOLVING_WARPS
+from attention_impls.triton_parts.state import added, empty_partial
 
 
-@triton.jit
-@no_type_check
-def load_rectified(
-    pointer,
-    position,
-    inverse,
-    first,
-    last,
-    stride,
-    position_stride,
-    has_position: tl.constexpr,
-    head_dim: tl.constexpr,
-    block_tokens: tl.constexpr,
-    block_width: tl.constexpr,
-):
-    """Return a of the tokens from `first`, and whether x + position is above zero.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Focus:
+    """What does not change from call to call, and the grid of this one."""
 
-    Beyond the last token and channel a is 1, whose powers are harmless; callers mask what they sum.
+    exponent: int | float
+    """p."""
+    epsilon: float
+    """Added to the denominator."""
+    grid: Grid
+
+
+class _Focused(torch.autograd.Function):
+    """The formula of the module docstring."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Heads,
+        k: Heads,
+        v: Heads,
+        inverse: Tensor,
+        position: Tensor | None,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        focus: Focus,
+    ) -> Heads:
+        q, k, v, inverse = rows(q), rows(k), rows(v), inverse.contiguous()
+        blocks = blocks_of(q)
+        batch, heads, tokens, head_dim = q.shape
+        norms = torch.empty(2, 2, batch, tokens, dtype=torch.float32, device=q.device)
+        has_position = position is not None
+        place = position.contiguous() if position is not None else k
+        programs = 2 * batch * triton.cdiv(tokens, blocks.block_tokens)
+        width = (head_dim, blocks.block_tokens, blocks.block_width)
+        launcher(norms_kernel, programs, q)(
+            q, k, place, inverse, norms[0], norms[1], *strides(q), *strides(k), heads, tokens,
+            batch, 2 * focus.exponent, has_position, *width, num_warps=blocks.warps,
+        )  # fmt: skip
+        squares, powers = norms
+        partial = empty_partial(blocks, q)
+        launcher(focused_state_kernel, blocks.programs, q)(
+            k, v, place, inverse, squares[1], powers[1], partial, *strides(k), *strides(v),
+            *_sizes(q, blocks), focus.exponent, has_position, *width,
+            num_warps=blocks.warps, num_stages=blocks.stages,
+        )  # fmt: skip
+        state = added(partial, blocks, 1 / tokens)
+        out = torch.empty_like(q)
+        side = 0 if weight is None else weight.shape[-1]
+        filters = q if weight is None else weight.contiguous()
+        launcher(focused_apply_kernel, blocks.programs, q)(
+            q, v, inverse, squares[0], powers[0], state, filters, q if bias is None else bias, out,
+            *strides(q), *strides(v), *strides(out), *_sizes(q, blocks), focus.grid.height,
+            focus.grid.width, focus.epsilon, side, focus.exponent, *width,
+            num_warps=CONVOLVING_WARPS, num_stages=blocks.stages,
+        )  # fmt: skip
+        ctx.save_for_backward(q, k, v, inverse, position, weight, bias, norms, state)
+        ctx.blocks, ctx.focus = blocks, focus
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Heads) -> tuple[Tensor | None, ...]:
+        q, k, v, inverse, position, weight, bias, norms, state = ctx.saved_tensors
+        blocks: Blocks = ctx.blocks
+        focus: Focus = ctx.focus
+        upstream = rows(upstream)
+        batch, heads, tokens, head_dim = q.shape
+        dq, dk, dv = (torch.empty_like(t) for t in (q, k, v))
+        place = k if position is None else position.contiguous()
+        squares, powers = norms
+        sizes, root = _sizes(q, blocks), tokens**-0.5
+        width = (head_dim, blocks.block_tokens, blocks.block_width)
+        warps, stages = blocks.warps, blocks.backward_stages
+        d_gains = torch.empty(2, batch, heads, tokens, dtype=torch.float32, device=q.device)
+        d_scales = d_gains.new_empty((2, blocks.programs, blocks.block_width))
+        partial = empty_partial(blocks, q)
+        launcher(focused_state_gradient_kernel, blocks.programs, q)(
+            q, upstream, inverse, squares[0], powers[0], state, partial, d_gains[0],
+            *strides(q), *strides(upstream), *sizes, focus.epsilon, focus.exponent, *width,
+            num_warps=warps, num_stages=stages,
+        )  # fmt: skip
+        d_state = added(partial, blocks, root)
+        side = 0 if weight is None else weight.shape[-1]
+        taps = triton.next_power_of_2(max(1, side * side))
+        filters = q if weight is None else weight.contiguous()
+        size = taps * blocks.block_width if side else 1
+        d_filters = d_gains.new_empty((blocks.programs, size))
+        launcher(focused_values_gradient_kernel, blocks.programs, q)(
+            k, v, upstream, place, inverse, squares[1], powers[1], d_state, filters, dv,
+            d_gains[1], d_filters, *strides(k), *strides(v), *strides(upstream), *strides(dv),
+            *sizes, focus.grid.height, focus.grid.width, root, side, taps, focus.exponent,
+            position is not None, *width, blocks.state_stays,
+            num_warps=CONVOLVING_WARPS, num_stages=stages if q.dtype.itemsize == 2 else 1,
+        )  # fmt: skip
+        launcher(focused_queries_gradient_kernel, blocks.programs, q)(
+            q, upstream, inverse, squares[0], powers[0], state, d_gains[0], dq, d_scales[0],
+            *strides(q), *strides(upstream), *strides(dq), *sizes, focus.epsilon, focus.exponent,
+            *width, num_warps=warps, num_stages=stages,
+        )  # fmt: skip
+        launcher(focused_keys_gradient_kernel, blocks.programs, q)(
+            k, v, place, inverse, squares[1], powers[1], d_state, d_gains[1], dk, d_scales[1],
+            *strides(k), *strides(v), *strides(dk), *sizes, root, focus.exponent,
+            position is not None, *width, num_warps=warps, num_stages=stages,
+        )  # fmt: skip
+        by_head = added(d_scales[0], blocks, 1.0) + added(d_scales[1], blocks, 1.0)
+        d_inverse = by_head.view(batch, heads, -1)[..., :head_dim].sum(0).flatten()
+        return (
+            dq,
+            dk,
+            dv,
+            d_inverse,
+            None if position is None else _of_position(dk, position),
+            None if weight is None else _of_filters(added(d_filters, blocks, 1.0), weight),
+            None if bias is None else _of_bias(d_state, blocks, root, bias),
+            None,
+        )
+
+
+def _of_position(dk: Heads, position: Tensor) -> Tensor:
+    """A position is added to the keys of every batch item."""
+    total = dk.sum(0, dtype=torch.float32).transpose(0, 1)
+    return total.reshape(position.shape).to(position.dtype)
+
+
+def _of_filters(by_tap: Tensor, weight: Tensor) -> Tensor:
+    """Sum over batch and heads, which share the filters; [channels, 1, side, side]."""
+    channels, side = weight.shape[0], weight.shape[-1]
+    width = block_width(channels)
+    total = by_tap.sum(0).view(-1, width)[: side * side, :channels]
+    return total.mT.reshape(weight.shape).to(weight.dtype)
+
+
+def _of_bias(d_state: Tensor, blocks: Blocks, root: float, bias: Tensor) -> Tensor:
+    """The sum of the output's gradient, kept as the last row of the state's."""
+    total = d_state[:, -blocks.block_width :].sum(0)[: bias.shape[0]]
+    return (total / root).to(bias.dtype)
+
+
+def _sizes(x: Heads, blocks: Blocks) -> tuple[int, int, int, int]:
+    return x.shape[1], blocks.tokens, blocks.splits, blocks.tokens_per_split
+
+
+def focused_attention(
+    q: Heads,
+    k: Heads,
+    v: Heads,
+    inverse: Tensor,
+    position: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    focus: Focus,
+) -> Heads:
+    """Return the formula of the module docstring; all tokens are on the grid.
+
+    Args:
+        q: queries.
+        k: keys, as many as queries, without the position encoding.
+        v: values.
+        inverse: 1 / softplus(sigma) of each channel of all heads, float32.
+        position: [1, tokens, channels], added to the keys.
+        weight: filters of the local branch, [head_dim, 1, side, side].
+        bias: one a channel of a head; given with `weight`.
+        focus: p, epsilon and the grid.
+
+    Raises:
+        TypeError: a dtype that the kernels do not cover.
     """
-    x = load_rows(pointer, first, last, stride, head_dim, block_tokens, block_width).to(tl.float32)
-    if has_position:
-        x += load_rows(
-            position, first, last, position_stride, head_dim, block_tokens, block_width
-        ).to(tl.float32)
-    channel = tl.arange(0, block_width)
-    scale = tl.load(inverse + channel, mask=channel < head_dim, other=1.0)
-    inside = row_mask(first, last, head_dim, block_tokens, block_width)
-    a = (tl.maximum(x, 0.0) + SMALLEST) * scale[None, :]
-    return tl.where(inside, a, 1.0), (x > 0) & inside
-
-
-@triton.jit
-@no_type_check
-def load_column(pointer, first, last, block_tokens: tl.constexpr):
-    """[block_tokens]: one float32 a token, 1 from `last` on."""
-    token = first + tl.arange(0, block_tokens)
-    return tl.load(pointer + token, mask=token < last, other=1.0)
-
-
-@triton.jit
-@no_type_check
-def store_column(pointer, column, first, last, block_tokens: tl.constexpr):
-    """Write one float32 a token."""
-    token = first + tl.arange(0, block_tokens)
-    tl.store(pointer + token, column, mask=token < last)
-
-
-@triton.jit
-@no_type_check
-def norms_kernel(
-    q,
-    k,
-    position,
-    inverse,
-    squares,
-    powers,
-    q_batch,
-    q_head,
-    q_token,
-    k_batch,
-    k_head,
-    k_token,
-    heads,
-    tokens,
-    batch,
-    exponent: tl.constexpr,
-    doubled: tl.constexpr,
-    has_position: tl.constexpr,
-    head_dim: tl.constexpr,
-    block_tokens: tl.constexpr,
-    block_width: tl.constexpr,
-):
-    """||a||^2 and ||a^p||^2 of each token, first of all queries, then of all keys.
-
-    Bytes: q and k once, 2 N C e, and 16 N for the norms. Floor: bytes / copy bandwidth. Binds:
-    memory. These are bytes that a feature map within a head would not cost. Measured: not yet.
-    """
-    program = tl.program_id(0)
-    blocks = tl.cdiv(tokens, block_tokens)
-    sequence, start = program // blocks, (program % blocks) * block_tokens
-    is_key = sequence >= batch
-    item = (sequence % batch).to(tl.int64)
-    square = tl.zeros((block_tokens,), tl.float32)
-    powered = tl.zeros((block_tokens,), tl.float32)
-    inside = row_mask(start, tokens, head_dim, block_tokens, block_width)
-    for head in range(heads):
-        place = position + head * head_dim
-        scale = inverse + head * head_dim
-        if is_key:
-            a, _ = load_rectified(
-                k + item * k_batch + head * k_head, place, scale, start, tokens, k_token,
-                heads * head_dim, has_position, head_dim, block_tokens, block_width,
-            )  # fmt: skip
-        else:
-            a, _ = load_rectified(
-                q + item * q_batch + head * q_head, place, scale, start, tokens, q_token,
-                heads * head_dim, False, head_dim, block_tokens, block_width,
-            )  # fmt: skip
-        a = tl.where(inside, a, 0.0)
-        square += tl.sum(a * a, 1)
-        powered += tl.sum(tl.where(inside, power(tl.where(inside, a, 1.0), doubled), 0.0), 1)
-    where = sequence.to(tl.int64) * tokens
-    store_column(squares + where, square, start, tokens, block_tokens)
-    store_column(powers + where, powered, start, tokens, block_tokens)
+    return _Focused.apply(q, k, v, inverse, position, weight, bias, focus)

@@ -13,6 +13,12 @@ import triton.language as tl
 
 from attention_impls.triton_parts.tiles import row_offsets
 
+CONVOLVING_WARPS = 8
+"""Of kernels with a convolution: the places of so many neighbours would not fit into the registers
+of fewer threads."""
+LARGEST_UNROLLED = tl.constexpr(3)
+"""Largest side of filters whose rows are unrolled."""
+
 
 @triton.jit
 @no_type_check
@@ -52,6 +58,34 @@ def load_neighbours(
 
 @triton.jit
 @no_type_check
+def convolved_row(
+    added,
+    pointer,
+    filters,
+    first,
+    stride,
+    rows,
+    columns,
+    extra_tokens,
+    row,
+    side: tl.constexpr,
+    head_dim: tl.constexpr,
+    block_tokens: tl.constexpr,
+    block_width: tl.constexpr,
+):
+    """`added` plus what one row of the filters adds."""
+    for column in tl.static_range(side):
+        neighbours = load_neighbours(
+            pointer, first, stride, rows, columns, extra_tokens, row - side // 2,
+            column - side // 2, head_dim, block_tokens, block_width,
+        )  # fmt: skip
+        tap = load_filter(filters, row * side + column, side, head_dim, block_width)
+        added += neighbours * tap[None, :]
+    return added
+
+
+@triton.jit
+@no_type_check
 def convolved(
     added,
     pointer,
@@ -66,23 +100,57 @@ def convolved(
     block_tokens: tl.constexpr,
     block_width: tl.constexpr,
 ):
-    """`added` plus the convolution at the tokens from `first`, float32."""
-    for tap in tl.static_range(side * side):
-        neighbours = load_neighbours(
-            pointer,
-            first,
-            stride,
-            rows,
-            columns,
-            extra_tokens,
-            tap // side - side // 2,
-            tap % side - side // 2,
-            head_dim,
-            block_tokens,
-            block_width,
-        )
-        added += neighbours * load_filter(filters, tap, side, head_dim, block_width)[None, :]
+    """`added` plus the convolution at the tokens from `first`, float32.
+
+    Rows of larger filters are a loop: unrolled, their neighbours would not fit into registers.
+    """
+    if side > LARGEST_UNROLLED:
+        for row in range(side):
+            added = convolved_row(
+                added, pointer, filters, first, stride, rows, columns, extra_tokens, row, side,
+                head_dim, block_tokens, block_width,
+            )  # fmt: skip
+    else:
+        for row in tl.static_range(side):
+            added = convolved_row(
+                added, pointer, filters, first, stride, rows, columns, extra_tokens, row, side,
+                head_dim, block_tokens, block_width,
+            )  # fmt: skip
     return added
+
+
+@triton.jit
+@no_type_check
+def convolved_row_backward(
+    d_values,
+    d_filters,
+    values,
+    upstream,
+    filters,
+    first,
+    stride,
+    rows,
+    columns,
+    extra_tokens,
+    row,
+    side: tl.constexpr,
+    taps: tl.constexpr,
+    head_dim: tl.constexpr,
+    block_tokens: tl.constexpr,
+    block_width: tl.constexpr,
+):
+    """`d_values` and `d_filters` plus what one row of the filters adds to them."""
+    for column in tl.static_range(side):
+        gradient = load_neighbours(
+            upstream, first, stride, rows, columns, extra_tokens, side // 2 - row,
+            side // 2 - column, head_dim, block_tokens, block_width,
+        )  # fmt: skip
+        tap = row * side + column
+        of_tap = load_filter(filters, tap, side, head_dim, block_width)
+        d_values += gradient * of_tap[None, :]
+        moved = tl.sum(gradient * values, 0)
+        d_filters += tl.where((tl.arange(0, taps) == tap)[:, None], moved[None, :], 0.0)
+    return d_values, d_filters
 
 
 @triton.jit
@@ -126,21 +194,16 @@ def convolved_backward(
         block_tokens: tokens.
         block_width: channels, rounded up.
     """
-    for tap in tl.static_range(side * side):
-        gradient = load_neighbours(
-            upstream,
-            first,
-            stride,
-            rows,
-            columns,
-            extra_tokens,
-            side // 2 - tap // side,
-            side // 2 - tap % side,
-            head_dim,
-            block_tokens,
-            block_width,
-        )
-        d_values += gradient * load_filter(filters, tap, side, head_dim, block_width)[None, :]
-        of_tap = tl.sum(gradient * values, 0)
-        d_filters += tl.where((tl.arange(0, taps) == tap)[:, None], of_tap[None, :], 0.0)
+    if side > LARGEST_UNROLLED:
+        for row in range(side):
+            d_values, d_filters = convolved_row_backward(
+                d_values, d_filters, values, upstream, filters, first, stride, rows, columns,
+                extra_tokens, row, side, taps, head_dim, block_tokens, block_width,
+            )  # fmt: skip
+    else:
+        for row in tl.static_range(side):
+            d_values, d_filters = convolved_row_backward(
+                d_values, d_filters, values, upstream, filters, first, stride, rows, columns,
+                extra_tokens, row, side, taps, head_dim, block_tokens, block_width,
+            )  # fmt: skip
     return d_values, d_filters

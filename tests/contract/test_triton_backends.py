@@ -9,13 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from contract.backend_parity import DTYPES, broken, differences, execution, layer, results
+from contract.backend_parity import DTYPES, differences, execution, layer, results
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -29,13 +30,18 @@ from bench.stimulus import fill_parameters, normal
 
 ROOT = Path(__file__).parents[2]
 PARTS = "attention_impls.triton_parts"
-VARIANTS = ("linear_relu", "linear_elu", "efficient", "cross_covariance", "inline")
+VARIANTS = (
+    "linear_relu",
+    "linear_elu",
+    "efficient",
+    "cross_covariance",
+    "inline",
+    "focused_linear",
+)
 SMALL = AttentionShape(1, Grid(5, 7), 2, 16)
-SHAPES = [
-    AttentionShape(2, Grid(1, 7), 3, 16),
-    AttentionShape(1, Grid(9, 10), 2, 40),  # several programs a head, the last one with a tail
-    AttentionShape(1, Grid(3, 5), 1, 128),
-]
+SPLIT = AttentionShape(1, Grid(7, 10), 1, 40)
+"""Several programs a head, the last one with a tail."""
+SHAPES = [AttentionShape(2, Grid(1, 7), 2, 16), SPLIT, AttentionShape(1, Grid(3, 5), 1, 128)]
 
 interpreter = pytest.mark.usefixtures("triton_interpreter")
 
@@ -66,6 +72,9 @@ OPTIONS = [
     ("inline", {"feature_map": "leaky_relu", "local_residual": False}),
     ("inline", {"feature_map": "relu"}),
     ("inline", {"feature_map": "exp"}),
+    ("focused_linear", {"focusing_factor": 2.5, "learned_scale": False, "local_size": 3}),
+    ("focused_linear", {"focusing_factor": 1, "position_encoding": False, "denominator": "sum"}),
+    ("focused_linear", {"focusing_factor": 2, "local_residual": False}),
 ]
 
 
@@ -96,6 +105,11 @@ def compared(got: dict[str, Tensor], want: dict[str, Tensor]) -> None:
 # What must be refused -----------------------------------------------------------------------------
 
 
+@cache
+def faultless(variant: str, shape: AttentionShape) -> bool:
+    return differences(triton(variant), shape, "float32") == []
+
+
 def five_percent_off(kernel_part: Any) -> Any:
     """Return a stand-in for a piece of a kernel that is 5 % off."""
 
@@ -109,10 +123,12 @@ FAULTS = [
     ("linear_relu", "normalised", "slopes"),
     ("linear_elu", "normalised", "slopes"),
     ("linear_elu", "normalised", "load_feature_sums"),
-    ("efficient", "pooled", "channel_softmax"),
-    ("cross_covariance", "covariance", "inverse_norms"),
-    ("inline", "centred", "load_value_sums"),
+    ("efficient", "pooled_kernels", "channel_softmax"),
+    ("cross_covariance", "covariance_kernels", "inverse_norms"),
+    ("inline", "centred_kernels", "load_value_sums"),
     ("inline", "local", "load_filter"),
+    ("focused_linear", "focused_backward_inputs", "load_gain_gradient"),
+    ("focused_linear", "focused_forward", "gain_of"),
 ]
 
 
@@ -122,7 +138,7 @@ def test_a_kernel_with_a_fault_is_refused(
     variant: str, module: str, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kernels = importlib.import_module(f"{PARTS}.{module}")
-    assert differences(triton(variant), SMALL, "float32") == []
+    assert faultless(variant, SMALL)
     monkeypatch.setattr(kernels, part, five_percent_off(getattr(kernels, part)))
     assert differences(triton(variant), SMALL, "float32")
 
@@ -133,6 +149,7 @@ MODULES = {
     "efficient": "pooled",
     "cross_covariance": "covariance",
     "inline": "centred",
+    "focused_linear": "focused",
 }
 
 
@@ -148,8 +165,8 @@ def test_a_kernel_that_forgets_the_last_tokens_is_refused(
         blocks = honest(x)
         return replace(blocks, tokens_per_split=blocks.tokens_per_split - 16)
 
-    shape = SHAPES[1]
-    assert differences(triton(variant), shape, "float32") == []
+    shape = SPLIT
+    assert faultless(variant, shape)
     monkeypatch.setattr(kernels, "blocks_of", short)
     assert differences(triton(variant), shape, "float32")
 
@@ -168,8 +185,14 @@ class Detached(nn.Module):
 @interpreter
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_missing_gradient_is_refused(variant: str) -> None:
-    honest = triton(variant).adopt(layer(SMALL, "float32", variant=variant)).mix
-    assert differences(broken(triton(variant), Detached(honest)), SMALL, "float32")
+    honest = triton(variant)
+
+    def adopt(reference: nn.Module) -> nn.Module:
+        adopted = honest.adopt(reference)
+        adopted.mix = Detached(adopted.mix)
+        return adopted
+
+    assert differences(replace(honest, adopt=adopt), SMALL, "float32")
 
 
 # What kernels promise -----------------------------------------------------------------------------
@@ -178,7 +201,7 @@ def test_a_missing_gradient_is_refused(variant: str) -> None:
 @interpreter
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_two_runs_give_the_same_bits(variant: str) -> None:
-    shape = SHAPES[1]
+    shape = SPLIT
     reference = layer(shape, "float32", variant=variant)
     x = normal("x", (shape.batch, shape.tokens, shape.channels))
     runs = [
@@ -315,10 +338,8 @@ def test_on_a_large_gpu_nothing_is_missing(monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_old_or_a_small_gpu_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "capability 8.0, got 7.5" in on_a_gpu(monkeypatch, (7, 5), 64)("bfloat16", 64)
     small = on_a_gpu(monkeypatch, (8, 9), 99)
-    assert small("bfloat16", 128) == small("float32", 64) == ""
-    assert "need 166912 bytes of shared memory a block, this GPU has 101376" in small(
-        "float32", 128
-    )
+    assert small("bfloat16", 64) == small("float32", 64) == ""
+    assert "need 166912 bytes of shared memory a block, this GPU has 101376" in small("float16", 96)
 
 
 def test_a_missing_gpu_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,7 +403,9 @@ def test_kernels_compile_for_hopper_within_its_limits(
     assert len(found) >= 4
     for name, size in found.items():
         assert size["shared_bytes"] <= allowed, (name, size)
-        assert size["stack_bytes"] <= 512, (name, size)
+        # wide float32 is not what these kernels are for: it fits, with some registers spilled
+        spilled = 1024 if (dtype, head_dim) == ("float32", 128) else 256
+        assert size["stack_bytes"] <= spilled, (name, size)
 
 
 # On a GPU -----------------------------------------------------------------------------------------
@@ -394,7 +417,7 @@ def test_kernels_compile_for_hopper_within_its_limits(
 @pytest.mark.parametrize("variant", WITH_TRITON)
 def test_on_a_gpu_output_and_gradients_equal_the_reference(variant: str, dtype: DType) -> None:
     wide = [AttentionShape(2, Grid(64, 64), 3, d) for d in (16, 20, 32, 64, 96, 128)]
-    odd = [AttentionShape(1, Grid(h, w), 2, 64) for h, w in ((1, 1), (1, 257), (37, 41))]
+    odd = [AttentionShape(1, Grid(h, w), 2, 64) for h, w in ((1, 65), (1, 257), (37, 41))]
     for shape in (*SHAPES, *wide, *odd):
         asked = execution(shape, dtype, "cuda", variant)
         if not triton(variant).unsupported(asked):
