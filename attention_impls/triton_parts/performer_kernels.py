@@ -25,7 +25,7 @@ from attention_impls.triton_parts.tiles import head_offset, load_rows, store_row
 @triton.jit
 @no_type_check
 def projected(rows, projection, scale, precision: tl.constexpr):
-    """c w_f . x_n of a tile: [block_tokens, block_features]."""
+    """Return c w_f . x_n of a tile: [block_tokens, block_features]."""
     none = tl.zeros((rows.shape[0], projection.shape[0]), tl.float32)
     return tl.dot(rows, tl.trans(projection), none, input_precision=precision) * scale
 
