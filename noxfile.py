@@ -192,3 +192,44 @@ def gpu(session: nox.Session) -> None:
     _call(
         session, str(python), "-m", "pytest", "-m", "gpu", "--benchmark-disable", *session.posargs
     )
+
+
+RUN = ("bench.cli", "run", "--device", "cuda", "--plan")
+GPU_STEPS = {
+    "tests": ("pytest", "-m", "gpu", "--benchmark-disable"),
+    "kernels": (*RUN, "kernels"),
+    "standard": (*RUN, "standard"),
+    "accuracy": (*RUN, "accuracy"),
+    "check": ("bench.cli", "check"),
+    "site": ("bench.cli", "site"),
+}
+"""What a GPU is needed for, in this order; results/ is ready to be committed after it."""
+REHEARSAL = ("--results", ".nox/rehearsal/results")
+REHEARSED_RUN = ("bench.cli", "run", "--device", "cpu", "--site", ".nox/rehearsal/site", *REHEARSAL)
+REHEARSAL_STEPS = {
+    "tests": ("pytest", "-m", "gpu", "--collect-only", "--quiet"),
+    "kernels": (*REHEARSED_RUN, "--plan", "kernels", "--only", "softmax/reference"),
+    "standard": (*REHEARSED_RUN, "--plan", "smoke", "--only", "softmax/reference"),
+    "accuracy": (*REHEARSED_RUN, "--plan", "accuracy", "--only", "softmax/*/digits/seed0"),
+    "check": ("bench.cli", "check", *REHEARSAL),
+    "site": ("bench.cli", "site", *REHEARSAL, "--out", ".nox/rehearsal/site"),
+}
+"""The same on a CPU within minutes, each run cut to a few cases: whether the way is clear."""
+
+
+@nox.session
+def gpu_results(session: nox.Session) -> None:
+    """All that a GPU is for, in order: `-- standard check` for some, `-- rehearse` without one."""
+    python = environment(session, "tests")
+    session.chdir(ROOT)
+    for command in gpu_commands(session, *session.posargs):
+        _call(session, str(python), "-m", *command, patience_s=PATIENCE_S)
+
+
+def gpu_commands(session: nox.Session, *asked: str) -> list[tuple[str, ...]]:
+    """Return the commands of the steps asked for, all by default, in the one right order."""
+    steps = REHEARSAL_STEPS if "rehearse" in asked else GPU_STEPS
+    wanted = set(asked) - {"rehearse"}
+    if unknown := sorted(wanted - set(steps)):
+        session.error(f"no step {', '.join(unknown)}; there are: rehearse, {', '.join(steps)}")
+    return [command for name, command in steps.items() if not wanted or name in wanted]

@@ -132,12 +132,12 @@ def triton_backend(
 
 
 def _is_of(variant: str, mix: nn.Module) -> bool:
-    """Whether a mix is the variant's: by the file that defines its class or its function."""
-    owner: Any = type(mix)
+    """Whether a mix is the variant's: by the file that defines a class of it, or its function."""
+    owners: list[Any] = [type(module) for module in mix.modules()]
     if isinstance(mix, FunctionMix):
         function: Any = mix.function
-        owner = function.func if isinstance(function, partial) else function
-    return owner.__module__ == f"attention_impls.variants.{variant}"
+        owners = [function.func if isinstance(function, partial) else function]
+    return any(owner.__module__ == f"attention_impls.variants.{variant}" for owner in owners)
 
 
 def _executed(execution: Execution) -> str:

@@ -7,7 +7,7 @@ from bench.derived import drift, noise
 from bench.model import Measured
 from bench.rules.rule import Fault, RecordUnderTest, RunRule, RunUnderTest
 
-TIMES = ("latency", "latency_cold", "host_latency", "latency_sustained")
+TIMES = ("latency", "latency_cold", "host_latency", "latency_sustained", "latency_graph")
 """Metrics whose samples come from a clock."""
 _ENOUGH = 5
 """Samples from which a clock must show different values."""
