@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from bench.model import Scalar
 from bench.table import TaskEntry
 from leaderboard.addresses import result_address
 from leaderboard.addresses import task as task_address
@@ -16,6 +17,7 @@ from leaderboard.blocks import (
     Head,
     Inline,
     Link,
+    Matrix,
     Paragraph,
     Row,
     Section,
@@ -33,12 +35,28 @@ from leaderboard.format import (
     scale_for,
     whole,
 )
+from leaderboard.learning_curves import learning_curves
 from leaderboard.page import Page
 from leaderboard.results import OUTCOME_WORDS, Result, View
 from leaderboard.standings import EXACTNESS_BADGES
-from leaderboard.trainings import Trained, accuracy_ranks, of_task, trained, with_results
+from leaderboard.trainings import (
+    Trained,
+    accuracy_ranks,
+    of_task,
+    separation,
+    trained,
+    with_results,
+)
 
 _MOST_NAMED = 6
+_DIGEST = (
+    "The digest is of the tensors of all training and test examples, taken in every training; a "
+    "run whose rows differ in it is refused."
+)
+_SAME = (
+    "The same for every variant, nothing is tuned. A change of any number here makes older rows "
+    "stale. Digest of the recipe: "
+)
 
 
 def _documents(view: View) -> Iterator[Document]:
@@ -55,8 +73,6 @@ def _documents(view: View) -> Iterator[Document]:
 def _blocks(view: View, entry: TaskEntry) -> Iterator[Block]:
     yield Paragraph(prose(entry.help), "lead")
     yield Facts(tuple(_facts(entry)))
-    if entry.description:
-        yield Disclosure("In the words of its file", (CodeBlock(entry.description),))
     tried = [hardware_id for task, hardware_id in with_results(view) if task == entry.name]
     for hardware_id in tried:
         mine = of_task(view, entry.name, hardware_id)
@@ -66,9 +82,15 @@ def _blocks(view: View, entry: TaskEntry) -> Iterator[Block]:
         if done:
             blocks.append(Paragraph((_finding(view, entry, done),), "finding"))
         blocks.append(_table(view, done, failed, f"seeds-{slug(hardware_id)}"))
+        curves = learning_curves(view, entry, hardware_id, done)
+        if curves is not None:
+            blocks.append(curves)
         yield Section(f"on-{slug(hardware_id)}", view.machine_title(hardware_id), tuple(blocks))
     if not tried:
         yield Paragraph(("No variant has been trained for this task yet.",))
+    yield Section("data", "Data", tuple(_data(view, entry)))
+    yield Section("recipe", "Recipe", tuple(_recipe(entry)))
+    if not tried:
         return
     yield Paragraph((Link("Accuracy against cost", "tradeoff.html"), " \N{MIDDLE DOT} ",
                      Link("All tasks", "accuracy.html")))  # fmt: skip
@@ -82,8 +104,63 @@ def _facts(entry: TaskEntry) -> Iterator[tuple[str, Inline]]:
         step = percent(1 / entry.test_items)
         yield "Test items", (f"{whole(entry.test_items)}; one of them is {step}",)
     yield "Revision", (f"{entry.revision}; older trainings are stale",)
+    if entry.tokens is not None:
+        yield "Tokens", (f"{whole(entry.tokens)} in every attention layer",)
     if entry.source is not None:
         yield "Definition", (Code(entry.source),)
+
+
+def _data(view: View, entry: TaskEntry) -> Iterator[Block]:
+    """Where the examples come from, how many there are, and the digest of what was trained on."""
+    facts: list[tuple[str, Inline]] = []
+    if entry.test_items is not None:
+        facts.append(("Test items", (whole(entry.test_items),)))
+    train = entry.recipe.get("examples.train")
+    if isinstance(train, int):
+        facts.append(("Training examples", (whole(train),)))
+    if entry.data_source is not None:
+        facts.append(("Read by", (Code(entry.data_source),)))
+    for digest, machines in sorted(_digests(view, entry.name).items()):
+        facts.append(("sha256", (Code(digest), f" on {listed(machines)}")))
+    yield Facts(tuple(facts))
+    yield Paragraph((_DIGEST,), "small")
+    if entry.data:
+        yield Disclosure("Where they come from, in the words of their file",
+                         (CodeBlock(entry.data),))  # fmt: skip
+
+
+def _digests(view: View, task: str) -> dict[str, list[str]]:
+    """Digest of the data -> titles of the machines that trained on them."""
+    rows = view.table.rows
+    mine = rows[(rows["task"] == task) & rows["data_sha256"].notna() & ~rows["stale"]]
+    found: dict[str, list[str]] = {}
+    pairs = mine[["data_sha256", "hardware_id"]].drop_duplicates()
+    for digest, hardware_id in sorted(pairs.itertuples(index=False, name=None)):
+        found.setdefault(str(digest), []).append(view.machine_title(str(hardware_id)))
+    return found
+
+
+def _recipe(entry: TaskEntry) -> Iterator[Block]:
+    yield Paragraph(
+        (
+            _SAME,
+            Code(entry.recipe_sha256),
+            ".",
+        )
+    )
+    yield Matrix(
+        f"Every number of the recipe of {entry.title}",
+        ("Number", "Value"),
+        tuple((name, _value(value)) for name, value in entry.recipe.items()),
+    )
+    if entry.description and entry.data_source != entry.source:
+        yield Disclosure("In the words of its file", (CodeBlock(entry.description),))
+
+
+def _value(value: Scalar | None) -> str:
+    if value is None:
+        return MISSING
+    return whole(value) if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _finding(view: View, entry: TaskEntry, done: Sequence[Trained]) -> str:
@@ -91,10 +168,12 @@ def _finding(view: View, entry: TaskEntry, done: Sequence[Trained]) -> str:
     best = [view.title(t.variant) for t, rank in zip(done, found, strict=True) if rank == 1]
     if len(done) == 1:
         return f"Only {best[0]} was trained: {percent(done[0].mean)}."
+    parted = separation(done)
     if len(best) == len(done):
         return (
-            f"This task cannot tell the {count_of(len(done), 'variant')} apart: all intervals "
-            "over the seeds overlap with the best."
+            f"This task cannot rank the {count_of(len(done), 'variant')}: the intervals over the "
+            f"seeds of all of them overlap with that of the best. Means lie within "
+            f"{100 * parted.spread:.1f} points."
         )
     shown = best
     if len(best) > _MOST_NAMED:
@@ -104,7 +183,8 @@ def _finding(view: View, entry: TaskEntry, done: Sequence[Trained]) -> str:
     above = percent(max(0.0, last.mean - entry.chance))
     return (
         f"{listed(shown)} {verb}, {percent(done[0].mean)} for the first; "
-        f"{view.title(last.variant)} comes last with {percent(last.mean)}, {above} above chance."
+        f"{view.title(last.variant)} comes last with {percent(last.mean)}, {above} above chance. "
+        f"Told apart: {whole(parted.told_apart)} of {count_of(parted.pairs, 'pair')} of variants."
     )
 
 
@@ -123,10 +203,12 @@ def _table(view: View, done: Sequence[Trained], failed: Sequence[Result], id_: s
         if one.low is not None and one.high is not None:
             interval = f"{100 * one.low:.1f} to {100 * one.high:.1f}"
         tied = found.count(rank) > 1
+        all_tied = len(found) > 1 and found.count(rank) == len(found)
+        place = "tie" if all_tied else f"={rank}" if tied else str(rank)
         rows.append(
             Row(
                 (
-                    Cell((f"={rank}" if tied else str(rank),), rank),
+                    Cell((place,), rank),
                     Cell(
                         (
                             VariantName(one.variant, view.title(one.variant)),
