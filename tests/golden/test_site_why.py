@@ -140,7 +140,7 @@ def test_figures_stand_in_the_page_without_a_script(shown: View) -> None:
     assert "plotly" not in page
     document = next(d for d in why.PAGE.documents(shown) if d.path == "why.html")
     drawn = [b for b in within(document.blocks) if isinstance(b, Charts)]
-    assert [len(d.charts) for d in drawn] == [2, 1, 1]
+    assert [len(d.charts) for d in drawn] == [2, 2]
     masking = drawn[0]
     assert [k.text for k in masking.key] == ["local", "random"]
     assert [c.title for c in masking.charts] == [shown.title("softmax"), shown.title("inline")]
