@@ -177,9 +177,9 @@ def by_setting(quantities: Sequence[Quantity], name: str) -> dict[str | None, di
     return found
 
 
-def title(variant: str) -> str:
-    """Name of a variant for sentences."""
-    return load(variant).title
+def title(variant: str | None) -> str:
+    """Name of a variant for sentences; `no variant` for what belongs to none."""
+    return "no variant" if variant is None else load(variant).title
 
 
 def together(verdicts: Sequence[bool | None]) -> bool | None:

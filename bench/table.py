@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas
 
-from bench.model import Environment, Measured, Ok, Run, Scalar, VariantRecords, adapter
+from bench.model import (
+    Environment,
+    Measured,
+    Ok,
+    Run,
+    Scalar,
+    Training,
+    VariantRecords,
+    adapter,
+)
 from bench.report import AnalysisReport, read_reports
 
 if TYPE_CHECKING:
@@ -217,6 +226,27 @@ class TaskEntry:
     """Docstring of the file that defines it."""
     source: str | None = None
     """Path of its file in the repository."""
+    data: str = ""
+    """Docstring of the file that reads or generates its examples."""
+    data_source: str | None = None
+    """Path of that file; the task's own where it generates them itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisEntry:
+    """One question about trained attention."""
+
+    name: str
+    title: str
+    question: str
+    claim: str
+    """What a paper says about it; empty where none does."""
+    revision: int
+    """Reports of another one are stale."""
+    description: str
+    """Docstring of the file that defines it."""
+    source: str
+    """Path of its file in the repository."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,6 +355,8 @@ class Recorded:
     """Metric -> samples of each round, in the metric's base unit."""
     checked: str | None
     """Shape of the comparison with float64, where that is smaller than the case's own."""
+    training: Training | None
+    """Learning curves of a task; None for what is not trained, and in runs of schema 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,6 +380,8 @@ class LeaderboardTable:
     refused: tuple[Refused, ...]
     backbones: tuple[BackboneEntry, ...] = ()
     """Every whole network, by id."""
+    questions: tuple[AnalysisEntry, ...] = ()
+    """Every analysis of the tree, by name."""
     root: Path
     """The results folder that was read."""
     trust: "Mapping[tuple[str, str], Trust] | None" = None
@@ -389,6 +423,7 @@ def load_table(
         runs=newest_first,
         tasks=known.tasks,
         backbones=known.backbones,
+        questions=known.questions,
         reported=reported,
         analyses=analyses,
         refused=(
@@ -427,6 +462,7 @@ def recorded(root: Path, folder: str, variant: str) -> Mapping[str, Recorded]:
         found[record.case.id] = Recorded(
             rounds={m.metric: m.rounds for m in measured if isinstance(m, Measured)},
             checked=outcome.checked if isinstance(outcome, Ok) else None,
+            training=outcome.training if isinstance(outcome, Ok) else None,
         )
     return found
 

@@ -66,7 +66,7 @@ def conclude(quantities: Sequence[Quantity]) -> Conclusion:
     largest = {
         v: list(of.values())[-1] for v, of in by_setting(quantities, "largest weight").items()
     }
-    listed = ", ".join(f"{title(str(v))} {100 * value:.2g} %" for v, value in largest.items())
+    listed = ", ".join(f"{title(v)} {100 * value:.2g} %" for v, value in largest.items())
     return Conclusion(
         finding=f"Largest weight of the middle query in the last layer, mean of heads: {listed}.",
         agrees=None,

@@ -211,7 +211,7 @@ def conclude(quantities: Sequence[Quantity]) -> Conclusion:
     for variant, of in errors.items():
         heat = [value for setting, value in of.items() if setting.startswith("temperature")]
         budgets = [value for setting, value in of.items() if setting.startswith("budget")]
-        name = title(str(variant))
+        name = title(variant)
         if max(heat) < EXACT:
             exact.append(name)
             continue

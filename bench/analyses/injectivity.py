@@ -203,8 +203,8 @@ def conclude(quantities: Sequence[Quantity]) -> Conclusion:
             f"; {title(name)} confuses more than {words} at {len(above)} of {len(most)} tolerances"
         )
     if toys:
-        equal = ", ".join(f"{title(v)} {of:.0f}" for v, of in toys.items())
-        sentence += f"; equal pairs of the six of the toy: {equal}"
+        equal = " and ".join(f"{title(v)} ({of:.0f} of 6)" for v, of in toys.items() if of)
+        sentence += f"; collinear queries of the toy get equal rows from {equal or 'none'}"
         if "linear_relu" in toys and injective:
             verdicts.append(toys["linear_relu"] > max(toys[other] for other in injective))
     return Conclusion(finding=f"{sentence}.", agrees=together(verdicts))

@@ -225,7 +225,7 @@ def conclude(quantities: Sequence[Quantity]) -> Conclusion:
         [v for setting, v in errors.items() if "average_pool" in setting and how in setting]
         for how in ("exact", "steps")
     )
-    listed = ", ".join(f"{title(str(v))} {max(of.values()):.1g}" for v, of in residuals.items())
+    listed = ", ".join(f"{title(v)} {max(of.values()):.1g}" for v, of in residuals.items())
     worst = max(value for of in residuals.values() for value in of.values())
     return Conclusion(
         finding=(
