@@ -117,6 +117,8 @@ class Mutator:
             old = parent[at[-1]]
         except (KeyError, IndexError, TypeError):
             return "nothing: an earlier change took the place away"
+        if not isinstance(parent, dict | list):
+            return "nothing: an earlier change put a text there"
         changes: tuple[Callable[[Any, Any, Any], str], ...] = (
             self._replace, self._replace, self._replace, self._nudge, self._nudge, self._nudge,
             self._drop, self._add, self._splice, self._reorder,
