@@ -63,6 +63,8 @@ class Made:
     """Time inside measured calls."""
     foreign_load: float | None
     """CPUs of the slot kept busy by others meanwhile."""
+    by: str | None = None
+    """Words of the slot that made it for an earlier driver; None: `slot` itself did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +156,8 @@ class Commission:
     threads: int | None
     """Threads of one slot; None: its CPUs."""
     only: str | None
+    resume: bool = False
+    """Go on with an earlier run: what it left running can be taken over."""
     options: Mapping[str, str] = field(default_factory=dict[str, str])
     """What was given for the executor's own options, by name; flags are `true`."""
 

@@ -64,6 +64,7 @@ def measure(order: Order, progress: Progress) -> tuple[Finished, ...]:
         device=order.device,
         threads=order.threads,
         only=order.only,
+        resume=order.resume,
         options=order.options,
     )
     with Journals(order) as journals:

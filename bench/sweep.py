@@ -211,7 +211,7 @@ class Sweep:
                 wall_s=event.wall_s,
                 measured_s=event.measured_s,
                 foreign_load=event.foreign_load,
-                slot=seat.slot.words,
+                slot=event.by or seat.slot.words,
                 attempts=kind.attempts.pop(turn.visit, ()),
             )
         )
