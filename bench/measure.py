@@ -126,6 +126,8 @@ class Journals:
 
     def _resumed(self, header: Header) -> Journal:
         reasons: list[str] = []
+        # on a cluster a kind of device may join that had not joined when the run was stopped
+        newcomer = bool(self._open)
         for path in unfinished(self._folder.parent):
             try:
                 journal = Journal.open(path)
@@ -137,9 +139,20 @@ class Journals:
             except JournalError as error:
                 journal.close()
                 reasons.append(f"{path.name}: {error}")
+                newcomer = newcomer or self._is_of_this_run(journal.header, header)
                 continue
             return journal
+        if newcomer and self._order.executor != "local":
+            return self._fresh(header)
         raise NothingToResumeError(self._nothing(reasons))
+
+    def _is_of_this_run(self, stopped: Header, header: Header) -> bool:
+        """Whether only the hardware differs from a run that was stopped."""
+        return (
+            stopped.environment.hardware_id != header.environment.hardware_id
+            and stopped.plan.digest == header.plan.digest
+            and not self._code.differences(Code.of(stopped))
+        )
 
     def _nothing(self, reasons: list[str]) -> str:
         listed = "".join(f"\n  {reason}" for reason in reasons)

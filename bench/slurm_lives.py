@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,7 +60,7 @@ class Lives:
         self._left_over: dict[tuple[str, Visit], Made] = {}
         self._listed_s = float("-inf")
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Life]:
         return iter(tuple(self._by_name.values()))
 
     def of(self, slot: Slot) -> Life:

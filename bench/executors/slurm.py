@@ -11,7 +11,7 @@ import secrets
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -228,7 +228,7 @@ def _fate(task: Task | None, restarts: int) -> str:
 
 
 @contextlib.contextmanager
-def pool(commission: Commission, progress: Progress) -> Iterator[Tasks]:
+def pool(commission: Commission, progress: Progress) -> Generator[Tasks]:
     """Find Slurm, and the tasks of an earlier driver or new ones."""
     wanted = wishes(commission.options, commission.device)
     if absent := slurm_jobs.missing():

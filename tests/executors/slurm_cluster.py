@@ -192,11 +192,26 @@ class SlurmCluster:
     def kill_node(self, name: str) -> None:
         """End a node as a power failure does: its slurmd and all jobs on it, without a word."""
         daemon = self._daemons[f"slurmd-{name}"]
-        victims = [pid for pid in _processes() if _runs_on(pid, name, self.configuration)]
+        victims = self.job_processes(name)
         for pid in (daemon.pid, *victims):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         daemon.wait()
+
+    def job_processes(self, node: str | None = None) -> list[int]:
+        """Return the processes of all jobs, or of those on one node."""
+        mark = f"SLURM_CONF={self.configuration}".encode()
+        at = None if node is None else f"SLURMD_NODENAME={node}".encode()
+        found: list[int] = []
+        for path in Path("/proc").iterdir():
+            words: list[bytes] = []
+            if path.name.isdigit():
+                with contextlib.suppress(OSError):
+                    words = (path / "environ").read_bytes().split(b"\0")
+            in_job = any(word.startswith(b"SLURM_JOB_ID=") for word in words)
+            if in_job and mark in words and at in (None, *words):
+                found.append(int(path.name))
+        return found
 
     def wait_for(self, happened: Callable[[], bool], what: str, seconds: float = _START_S) -> None:
         """Wait until `happened()`."""
@@ -301,22 +316,6 @@ def _free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("", 0))
         return [one.getsockname()[1] for one in sockets]
-
-
-def _processes() -> list[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-
-
-def _runs_on(pid: int, node: str, configuration: Path) -> bool:
-    """Whether the process belongs to a job of that node: Slurm says so in its environment."""
-    try:
-        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return (
-        f"SLURMD_NODENAME={node}".encode() in words
-        and f"SLURM_CONF={configuration}".encode() in words
-    )
 
 
 def _end(daemon: "subprocess.Popen[bytes]") -> None:
