@@ -1,5 +1,6 @@
 """Slurm's own commands: submit, look, cancel. Nothing here knows what the jobs do."""
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +14,8 @@ _CALL_S = 120.0
 _ALIVE = ("RUNNING", "SUSPENDED", "STOPPED", "CONFIGURING", "SIGNALING", "STAGE_OUT")
 _WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 _ENDING = ("COMPLETING",)
+_HELD = "requeued_held"
+"""Part of the reason of a task that a node could not launch: it waits until somebody looks."""
 _WIDTH = 100
 _FIELDS = ("JobArrayID", "Name", "State", "RestartCnt", "NodeList", "Reason")
 
@@ -43,8 +46,8 @@ class Task:
 
     @property
     def ended(self) -> bool:
-        """It will never run again."""
-        return self.state not in (*_ALIVE, *_WAITING, *_ENDING)
+        """It will never run again by itself."""
+        return self.state not in (*_ALIVE, *_WAITING, *_ENDING) or _HELD in self.reason
 
 
 def missing() -> tuple[str, ...]:
@@ -137,14 +140,30 @@ def _task(line: str) -> Task:
     columns = [line[at : at + _WIDTH].strip() for at in range(0, _WIDTH * len(_FIELDS), _WIDTH)]
     key, name, state, restarts, node, reason = columns
     return Task(
-        key=key, job_name=name, state=state, restarts=int(restarts), node=node, reason=reason
+        key=key,
+        job_name=name,
+        state=state,
+        restarts=int(restarts),
+        node=node,
+        reason=reason.replace(" ", "_"),
     )
+
+
+def _variables() -> dict[str, str]:
+    """Without those of a job that this process may run in: sbatch would take them for wishes."""
+    kept = ("SLURM_CONF", "SLURM_CLUSTERS")
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("SLURM_") or name in kept
+    }
 
 
 def _called(command: str, *arguments: str) -> str:
     try:
         done = subprocess.run(
             [command, *arguments],
+            env=_variables(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

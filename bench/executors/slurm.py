@@ -223,7 +223,7 @@ def _fate(task: Task | None, restarts: int) -> str:
         return "Slurm does not know its task any more"
     if task.restarts > restarts:
         return "Slurm put its task back into the queue"
-    reason = f" ({task.reason})" if task.reason not in ("", "None") else ""
+    reason = f" ({task.reason.replace('_', ' ')})" if task.reason not in ("", "None") else ""
     return f"its task is {task.state.lower().replace('_', ' ')}{reason}"
 
 
@@ -236,7 +236,10 @@ def pool(commission: Commission, progress: Progress) -> Generator[Tasks]:
             f"{', '.join(absent)}: not found; start this on a node where jobs are submitted"
         )
     request = open_request(commission.plan, commission.device, commission.threads, commission.only)
-    earlier = _earlier(wanted.shared, request) if commission.resume else None
+    earlier = _earlier(wanted.shared, request)
+    if earlier is not None and not commission.resume:
+        _tell_of_waiting(earlier, wanted, progress)
+        earlier = None
     folder = earlier or _made(wanted.shared)
     order = {"open": request, "patience_s": wanted.patience_s}
     write_whole(folder / ORDER, json.dumps(order))
@@ -256,6 +259,18 @@ def pool(commission: Commission, progress: Progress) -> Generator[Tasks]:
             tasks.end(finished=finished)
         except SlurmError as failure:
             progress.note(f"tasks may still run, look with squeue: {failure}")
+
+
+def _tell_of_waiting(folder: Path, wanted: Wishes, progress: Progress) -> None:
+    """Say that tasks of the same order hold devices already."""
+    names = Arrays(folder, wanted, progress.note).job_names
+    with contextlib.suppress(SlurmError):
+        alive = sum(not task.ended for task in slurm_jobs.look(names))
+        if alive:
+            progress.note(
+                f"{alive} tasks of an earlier run of this plan wait for --resume; "
+                f"scancel --name={','.join(names)} ends them"
+            )
 
 
 def _made(shared: Path) -> Path:
