@@ -16,14 +16,14 @@ from bench.model import Ceiling, Environment, from_json
 _machine = json.loads(Path(os.environ["ATTNBENCH_TEST_MACHINE"]).read_text())
 
 
-def _known(device, threads):
+def _known(_workers):
     environment = from_json(Environment, _machine["environment"])
     if sys.argv[2] == "blue":
         environment = replace(environment, hardware_id=f"{environment.hardware_id}-blue")
     return environment, tuple(from_json(Ceiling, one) for one in _machine["ceilings"])
 
 
-launch.measure_machine = _known
+launch.Workers.machine = _known
 
 if __name__ == "__main__":
     from bench import slurm_task
