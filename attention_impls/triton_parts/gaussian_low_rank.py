@@ -119,8 +119,8 @@ class _Mix(torch.autograd.Function):
             *strides(q), *strides(v), *strides(upstream), *strides(of_q), heads, sizes.tokens,
             sizes.splits, sizes.tokens_per_split, count, scale, grid.height, grid.width,
             head_dim=q.shape[3], block_landmarks=padded(count), block_width=sizes.block_width,
-            block_tokens=tile_tokens(sizes, 16 if wide else BLOCK_TOKENS), precision=precision, side=side,
-            places=next_power_of_two(side**2),
+            block_tokens=tile_tokens(sizes, 16 if wide else BLOCK_TOKENS), precision=precision,
+            side=side, places=next_power_of_two(side**2),
             num_warps=WARPS, num_stages=STAGES,
         )  # fmt: skip
         of_landmarks += by_run.sum(1)
