@@ -48,6 +48,12 @@ def test_output_and_every_gradient_equal_the_reference(variant: str, dtype: DTyp
     assert differences(triton(variant), SHAPE_OF[dtype], dtype) == []
 
 
+@interpreter
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_output_and_every_gradient_of_a_single_token(variant: str) -> None:
+    assert differences(triton(variant), replace(SMALL, grid=Grid(1, 1)), "float32") == []
+
+
 OPTIONS = [
     ("soft", {"inverse_gradient": "unrolled", "local_size": 0}, 0),
     ("soft_norm", {"inverse_gradient": "implicit", "ridge": 0.1, "local_size": 5}, 0),
