@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.cuda import jiterator
 
 from bench.model import Ceiling, DeviceKind
 from bench.stimulus import normal
@@ -15,7 +16,14 @@ _LEAST_S = 0.04
 _LEAST_MATMUL_SIZE = 128
 _MATMUL_SIZE: dict[DeviceKind, int] = {"cpu": 1024, "cuda": 8192}
 _VECTOR_ELEMENTS: dict[DeviceKind, int] = {"cpu": 16 << 20, "cuda": 256 << 20}
-_EXP_ELEMENTS: dict[DeviceKind, int] = {"cpu": 1 << 18, "cuda": 64 << 20}
+_EXP_ELEMENTS: dict[DeviceKind, int] = {"cpu": 1 << 18, "cuda": 16 << 20}
+_EXP_CHAIN = 64
+"""Exponentials for each number that a GPU reads and writes: fewer, and memory would bind."""
+_EXP_KERNEL = (
+    "template <typename T> T exponentials(T x) {"
+    f" for (int i = 0; i < {_EXP_CHAIN}; ++i) x = exp(-x);"
+    " return x; }"
+)
 _DTYPES = ("float32", "bfloat16", "float16")
 _HOST_GATHERING_CALLS = 200
 
@@ -27,7 +35,8 @@ def ceilings(device: DeviceKind) -> tuple[Ceiling, ...]:
     interference only adds time.
     """
     found = [_matmul(device, dtype) for dtype in _DTYPES]
-    return (*found, _copy(device), _exp(device), _overhead(device))
+    exponentials = _exp(device) if device == "cpu" else _exp_on_cuda()
+    return (*found, _copy(device), *exponentials, _overhead(device))
 
 
 def _matmul(device: DeviceKind, dtype: str) -> Ceiling:
@@ -66,15 +75,38 @@ def _copy(device: DeviceKind) -> Ceiling:
     )
 
 
-def _exp(device: DeviceKind) -> Ceiling:
+def _exp(device: DeviceKind) -> tuple[Ceiling, ...]:
     source = normal("ceiling/exp", (_EXP_ELEMENTS[device],), device=device)
     out = torch.empty_like(source)
     seconds = _seconds(device, lambda: torch.exp(source, out=out))
-    return Ceiling(
-        name="exp_rate",
-        unit="op/s",
-        samples=tuple(source.numel() / s for s in seconds),
-        detail=f"exp of {source.numel()} float32 values",
+    return (
+        Ceiling(
+            name="exp_rate",
+            unit="op/s",
+            samples=tuple(source.numel() / s for s in seconds),
+            detail=f"exp of {source.numel()} float32 values",
+        ),
+    )
+
+
+def _exp_on_cuda() -> tuple[Ceiling, ...]:
+    """A chain of exponentials in registers; none where torch cannot compile it at run time.
+
+    torch.exp would read and write eight bytes for each one, which is the copy bandwidth again.
+    """
+    source = normal("ceiling/exp", (_EXP_ELEMENTS["cuda"],), device="cuda")
+    try:
+        chained = jiterator._create_jit_fn(_EXP_KERNEL)  # pyright: ignore[reportPrivateUsage] - no public one
+        seconds = _seconds("cuda", lambda: chained(source))
+    except RuntimeError:
+        return ()
+    return (
+        Ceiling(
+            name="exp_rate",
+            unit="op/s",
+            samples=tuple(_EXP_CHAIN * source.numel() / s for s in seconds),
+            detail=f"{_EXP_CHAIN} times exp(-x), in turn, of {source.numel()} float32 values",
+        ),
     )
 
 

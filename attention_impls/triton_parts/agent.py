@@ -27,7 +27,12 @@ from attention_impls.triton_parts.agent_kernels import (
     read_backward_kernel,
     read_kernel,
 )
-from attention_impls.triton_parts.gaussian_low_rank import like_stream, next_power_of_two, padded
+from attention_impls.triton_parts.gaussian_low_rank import (
+    like_stream,
+    next_power_of_two,
+    padded,
+    tile_tokens,
+)
 from attention_impls.triton_parts.layout import Heads, blocks_of, launcher, rows, strides
 
 BLOCK_TOKENS = 64
@@ -63,7 +68,7 @@ class _Mix(torch.autograd.Function):
             *strides(k), *strides(v), *_bias_strides(key_bias, agents_last=False),
             heads, sizes.tokens, sizes.splits, sizes.tokens_per_split, count, scale,
             head_dim=head_dim, block_agents=block, block_width=sizes.block_width,
-            block_tokens=BLOCK_TOKENS, has_bias=key_bias is not None,
+            block_tokens=tile_tokens(sizes, BLOCK_TOKENS), has_bias=key_bias is not None,
             num_warps=WARPS, num_stages=STAGES,
         )  # fmt: skip
         gathered = q.new_empty((sizes.sequences, count, head_dim), dtype=exact)
@@ -81,7 +86,7 @@ class _Mix(torch.autograd.Function):
             heads, sizes.tokens, sizes.splits, sizes.tokens_per_split, count, scale,
             sizes.tokens - grid.tokens, grid.height, grid.width,
             head_dim=head_dim, block_agents=block, block_width=sizes.block_width,
-            block_tokens=BLOCK_TOKENS, has_bias=query_bias is not None,
+            block_tokens=tile_tokens(sizes, BLOCK_TOKENS), has_bias=query_bias is not None,
             side=0 if filters is None else filters.shape[-1],
             num_warps=WARPS, num_stages=STAGES,
         )  # fmt: skip
@@ -112,7 +117,7 @@ class _Mix(torch.autograd.Function):
             *_bias_strides(query_bias, agents_last=True),
             heads, sizes.tokens, sizes.splits, sizes.tokens_per_split, count, scale,
             head_dim=head_dim, block_agents=block, block_width=sizes.block_width,
-            block_tokens=BACKWARD_BLOCK_TOKENS, has_bias=query_bias is not None,
+            block_tokens=tile_tokens(sizes, BACKWARD_BLOCK_TOKENS), has_bias=query_bias is not None,
             num_warps=WARPS, num_stages=STAGES,
         )  # fmt: skip
         of_gathered, of_agents = read_by_run.sum(1), by_run.sum(1)
@@ -128,7 +133,7 @@ class _Mix(torch.autograd.Function):
             heads, sizes.tokens, sizes.splits, sizes.tokens_per_split, count, scale,
             sizes.tokens - grid.tokens, grid.height, grid.width,
             head_dim=head_dim, block_agents=block, block_width=sizes.block_width,
-            block_tokens=BACKWARD_BLOCK_TOKENS, has_bias=key_bias is not None,
+            block_tokens=tile_tokens(sizes, BACKWARD_BLOCK_TOKENS), has_bias=key_bias is not None,
             side=side, places=next_power_of_two(side**2),
             num_warps=WARPS, num_stages=STAGES,
         )  # fmt: skip

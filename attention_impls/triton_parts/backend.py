@@ -114,8 +114,9 @@ def triton_backend(
                 f"backend triton: got {type(layer).__name__}, must be a MultiHead layer whose mix "
                 f"is that of variant {variant}"
             )
-        # a copy of the modules around the very same parameters
-        adopted = copy.deepcopy(layer, {id(p): p for p in layer.parameters()})
+        # a copy of the modules around the very same parameters and buffers
+        kept = (*layer.parameters(), *layer.buffers())
+        adopted = copy.deepcopy(layer, {id(tensor): tensor for tensor in kept})
         adopted.mix = wrap(cast("nn.Module", adopted.mix))
         return adopted
 

@@ -30,7 +30,7 @@ from attention_impls.triton_parts.gaussian_kernels import (
     tokens_backward_kernel,
 )
 from attention_impls.triton_parts.inverse_rule import InverseRule
-from attention_impls.triton_parts.layout import Heads, blocks_of, launcher, rows, strides
+from attention_impls.triton_parts.layout import Blocks, Heads, blocks_of, launcher, rows, strides
 from attention_impls.triton_parts.newton_kernels import inverse_backward_kernel, inverse_kernel
 
 Landmarks = Float[Tensor, "matrices landmarks head_dim"]
@@ -83,7 +83,7 @@ class _Mix(torch.autograd.Function):
             *strides(q), *strides(v), *strides(out), heads, sizes.tokens, sizes.splits,
             sizes.tokens_per_split, count, scale, grid.height, grid.width,
             head_dim=q.shape[3], block_landmarks=block, block_width=sizes.block_width,
-            block_tokens=BLOCK_TOKENS, precision=_precision(q), side=side,
+            block_tokens=tile_tokens(sizes, BLOCK_TOKENS), precision=_precision(q), side=side,
             num_warps=WARPS, num_stages=STAGES,
         )  # fmt: skip
         ctx.save_for_backward(q, v, landmarks, filters, iterates, summary, weights)
@@ -119,8 +119,8 @@ class _Mix(torch.autograd.Function):
             *strides(q), *strides(v), *strides(upstream), *strides(of_q), heads, sizes.tokens,
             sizes.splits, sizes.tokens_per_split, count, scale, grid.height, grid.width,
             head_dim=q.shape[3], block_landmarks=padded(count), block_width=sizes.block_width,
-            block_tokens=16 if wide else BLOCK_TOKENS, precision=precision, side=side,
-            places=next_power_of_two(side**2),
+            block_tokens=tile_tokens(sizes, 16 if wide else BLOCK_TOKENS), precision=precision,
+            side=side, places=next_power_of_two(side**2),
             num_warps=WARPS, num_stages=STAGES,
         )  # fmt: skip
         of_landmarks += by_run.sum(1)
@@ -146,6 +146,11 @@ def like_stream(x: Heads) -> Heads:
     return x.new_empty((batch, tokens, heads, head_dim)).transpose(1, 2)
 
 
+def tile_tokens(sizes: Blocks, most: int) -> int:
+    """Tokens that a kernel takes at a time: at most `most`, and a divisor of a program's share."""
+    return min(most, sizes.block_tokens)
+
+
 def _side(filters: Tensor | None) -> int:
     return 0 if filters is None else filters.shape[-1]
 
@@ -165,7 +170,7 @@ def _summaries(
         points, values, landmarks, partial, *strides(points), *strides(values), points.shape[1],
         sizes.tokens, sizes.splits, sizes.tokens_per_split, landmarks.shape[1], scale,
         head_dim=points.shape[3], block_landmarks=padded(landmarks.shape[1]),
-        block_width=sizes.block_width, block_tokens=BLOCK_TOKENS,
+        block_width=sizes.block_width, block_tokens=tile_tokens(sizes, BLOCK_TOKENS),
         precision=_precision(points),
             num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip

@@ -169,8 +169,8 @@ def inverse_backward_kernel(
 
     then P' += alpha G and alpha' = sum(G * P); implicit, P' = -V_T G V_T and nothing to alpha.
 
-    Bytes: some m d numbers a head; unrolled, 4 (T + 1) m^2 read. Floor: as for `inverse_kernel`, with
-    three products a step. Binds: their latency.
+    Bytes: some m d numbers a head; unrolled, 4 (T + 1) m^2 read. Floor: as for `inverse_kernel`,
+    with three products a step. Binds: their latency.
     Measured: not yet.
     """
     matrix = tl.program_id(0)

@@ -18,7 +18,11 @@ from torch.autograd.function import once_differentiable
 
 from attention_impls.shapes import Grid
 from attention_impls.triton_parts.backend import interpreted
-from attention_impls.triton_parts.gaussian_low_rank import like_stream, next_power_of_two
+from attention_impls.triton_parts.gaussian_low_rank import (
+    like_stream,
+    next_power_of_two,
+    tile_tokens,
+)
 from attention_impls.triton_parts.layout import Heads, blocks_of, launcher, rows, strides
 from attention_impls.triton_parts.performer_kernels import (
     join_kernel,
@@ -62,7 +66,7 @@ class _Mix(torch.autograd.Function):
             k, v, projection, partial, sums, most, of_values, *strides(k), *strides(v),
             heads, sizes.tokens, sizes.splits, sizes.tokens_per_split, features, blocks, scale,
             head_dim=head_dim, block_features=BLOCK_FEATURES, block_width=sizes.block_width,
-            block_tokens=BLOCK_TOKENS, exact=exact, rough=rough,
+            block_tokens=tile_tokens(sizes, BLOCK_TOKENS), exact=exact, rough=rough,
             num_warps=WARPS, num_stages=STAGES,
         )  # fmt: skip
         held = (sizes.sequences, blocks * BLOCK_FEATURES)
@@ -83,7 +87,7 @@ class _Mix(torch.autograd.Function):
             denominators, *strides(q), *strides(out), heads, sizes.tokens, sizes.splits,
             sizes.tokens_per_split, features, blocks, scale, epsilon,
             head_dim=head_dim, block_features=BLOCK_FEATURES, block_width=sizes.block_width,
-            block_tokens=BLOCK_TOKENS, exact=exact, rough=rough,
+            block_tokens=tile_tokens(sizes, BLOCK_TOKENS), exact=exact, rough=rough,
             num_warps=WARPS, num_stages=STAGES,
         )  # fmt: skip
         ctx.save_for_backward(
@@ -109,7 +113,7 @@ class _Mix(torch.autograd.Function):
             *strides(q), *strides(out), *strides(upstream), *strides(of_q),
             heads, sizes.tokens, sizes.splits, sizes.tokens_per_split, features, blocks, scale,
             head_dim=head_dim, block_features=BLOCK_FEATURES, block_width=sizes.block_width,
-            block_tokens=BLOCK_TOKENS, exact=exact, rough=rough,
+            block_tokens=tile_tokens(sizes, BLOCK_TOKENS), exact=exact, rough=rough,
             num_warps=WARPS, num_stages=STAGES,
         )  # fmt: skip
         by_run = state.new_empty((sizes.sequences, sizes.splits, *state.shape[1:]))
@@ -119,7 +123,8 @@ class _Mix(torch.autograd.Function):
             *strides(q), *strides(out), *strides(upstream),
             heads, sizes.tokens, sizes.splits, sizes.tokens_per_split, features, blocks, scale,
             epsilon, head_dim=head_dim, block_features=BLOCK_FEATURES,
-            block_width=sizes.block_width, block_tokens=BLOCK_TOKENS, exact=exact, rough=rough,
+            block_width=sizes.block_width, block_tokens=tile_tokens(sizes, BLOCK_TOKENS),
+            exact=exact, rough=rough,
             num_warps=WARPS, num_stages=STAGES,
         )  # fmt: skip
         launcher(key_backward_kernel, sizes.programs, q)(
@@ -127,7 +132,8 @@ class _Mix(torch.autograd.Function):
             *strides(k), *strides(v), *strides(of_k),
             heads, sizes.tokens, sizes.splits, sizes.tokens_per_split, features, blocks, scale,
             epsilon, head_dim=head_dim, block_features=BLOCK_FEATURES,
-            block_width=sizes.block_width, block_tokens=BLOCK_TOKENS, exact=exact, rough=rough,
+            block_width=sizes.block_width, block_tokens=tile_tokens(sizes, BLOCK_TOKENS),
+            exact=exact, rough=rough,
             num_warps=WARPS, num_stages=STAGES,
         )  # fmt: skip
         return of_q, of_k, of_v, None, None, None

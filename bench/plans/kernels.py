@@ -6,10 +6,10 @@ to 65,536 tokens in bfloat16, forward and training; and the whole layer at 16,38
 efficiency of a row is its floor, each input read and each output written once at the copy bandwidth
 of the same run, over its latency.
 
-Cost: about an hour on one GPU, reckoned from the protocol and not yet measured. Expected result on
-an H200, which is a goal and not a finding: fused backends at 80 % of the floor forward and 65 % in
-training, faster than SDPA from 1,024 tokens up, never slower than `compile`; softmax over 65,536
-tokens by its reference runs out of memory.
+Cost: about an hour on one GPU, reckoned from the protocol and not yet measured. Expected result:
+softmax over 65,536 tokens by its reference runs out of memory. The goal on an H200, not yet a
+finding: fused backends at 80 % of the floor forward and 65 % in training, faster than SDPA from
+1,024 tokens up, never slower than `compile`.
 """
 
 from collections.abc import Iterator

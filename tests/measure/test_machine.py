@@ -98,6 +98,31 @@ def test_ceilings_are_plausible_and_complete(monkeypatch):
     assert max(found["exp_rate"].samples) > 1e6
 
 
+def test_the_exp_rate_of_a_gpu_is_not_its_bandwidth(monkeypatch):
+    """Counted are the exponentials of the chain, not the numbers that were read."""
+    asked = []
+    monkeypatch.setattr(hardware, "normal", lambda _name, size, device: torch.zeros(size))
+    monkeypatch.setattr(hardware, "_EXP_ELEMENTS", {"cuda": 100})
+    monkeypatch.setattr(hardware, "_seconds", lambda _device, run: [run() is None or 0.5] * 5)
+    monkeypatch.setattr(
+        hardware.jiterator, "_create_jit_fn", lambda code: asked.append(code) or (lambda _x: 1)
+    )
+    (found,) = hardware._exp_on_cuda()
+    assert found.samples == pytest.approx([64 * 100 / 0.5] * 5)
+    assert "i < 64" in asked[0]
+    assert "exp(-x)" in asked[0]
+
+
+def test_without_a_compiler_at_run_time_there_is_no_exp_rate(monkeypatch):
+    def refuse(_code):
+        raise RuntimeError("NVRTC is not there")
+
+    monkeypatch.setattr(hardware, "normal", lambda _name, size, device: torch.zeros(size))
+    monkeypatch.setattr(hardware, "_EXP_ELEMENTS", {"cuda": 100})
+    monkeypatch.setattr(hardware.jiterator, "_create_jit_fn", refuse)
+    assert hardware._exp_on_cuda() == ()
+
+
 def test_known_peaks_name_their_source_and_are_ordered():
     for peak in KNOWN_PEAKS.values():
         assert peak.source.startswith("https://www.nvidia.com/")
