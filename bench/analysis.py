@@ -23,6 +23,18 @@ from bench.task import Assignment, Epoch, task
 _FOLDER = Path(__file__).parent / "analyses"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What pictures show."""
+
+    image: int = 0
+    """Of the test set."""
+    head: int | None = None
+    """Counted from 0; None: the mean of all."""
+    query: tuple[int, int] | None = None
+    """Row and column of the token, counted from 0; None: the one in the middle."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Study:
     """What an analysis may use: variants, seeds, a device, and trained networks."""
@@ -34,6 +46,8 @@ class Study:
     device: str = "cpu"
     task: str = "digits"
     """On which networks are trained."""
+    look: Look = field(default_factory=Look)
+    """For analyses that show pictures."""
     folder: Path | None = None
     """Where trained networks are kept; None: nowhere."""
     note: Callable[[str], None] = print

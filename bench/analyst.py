@@ -9,7 +9,7 @@ import torch
 
 from attention_impls.registry import load
 from bench import settings
-from bench.analysis import Analysis, Study
+from bench.analysis import Analysis, Look, Study
 from bench.checkout import checkout
 from bench.environment import environment
 from bench.measure import JOURNALS
@@ -29,6 +29,7 @@ def analysed(
     task: str,
     seeds: tuple[int, ...],
     threads: int,
+    look: Look,
     note: Callable[[str], None],
 ) -> tuple[Path, AnalysisReport]:
     """Run `analysis` and write its report below the results folder.
@@ -41,6 +42,7 @@ def analysed(
         task: on which networks are trained.
         seeds: of the trainings.
         threads: for torch.
+        look: which image, head and query pictures show.
         note: told what is going on.
 
     Raises:
@@ -56,6 +58,7 @@ def analysed(
         seeds=seeds,
         device=device,
         task=task,
+        look=look,
         folder=results.parent / JOURNALS / TRAINED,
         note=note,
     )

@@ -161,6 +161,16 @@ def download(dataset: str | None) -> None:
     "--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings a network."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
+@click.option(
+    "--image", type=click.IntRange(min=0), default=0, show_default=True, help="Shown in pictures."
+)
+@click.option("--head", type=click.IntRange(min=0), help="Shown. Default: the mean of all heads.")
+@click.option(
+    "--query",
+    type=(click.IntRange(min=0), click.IntRange(min=0)),
+    metavar="ROW COLUMN",
+    help="Token whose weights are shown. Default: the middle one.",
+)
 def analyse(
     names: tuple[str, ...],
     results: Path,
@@ -169,9 +179,12 @@ def analyse(
     task: str,
     seeds: int,
     threads: int | None,
+    image: int,
+    head: int | None,
+    query: tuple[int, int] | None,
 ) -> None:
     """Ask why: run analyses (without NAMES: list them) and write results/analyses/."""
-    from bench.analysis import analysis, analysis_names
+    from bench.analysis import Look, analysis, analysis_names
     from bench.analyst import analysed
 
     if not names:
@@ -188,6 +201,7 @@ def analyse(
                 task=task,
                 seeds=tuple(range(seeds)),
                 threads=threads or usable_cpus(),
+                look=Look(image=image, head=head, query=query),
                 note=click.echo,
             )
             click.echo(f"{report.finding}\n{path}")

@@ -1,7 +1,8 @@
 """What does one query look at? The same test image, layer and query for several variants.
 
-A picture is the row of the attention matrix of one query, laid out on the grid, averaged over heads
-(weights with their sign). The query is the token in the middle of the image.
+A picture is the row of the attention matrix of one query, laid out on the grid, of one head or
+averaged over heads (weights with their sign). Image, head and query can be chosen; the first image,
+all heads and the token in the middle are shown otherwise.
 """
 
 from collections.abc import Sequence
@@ -20,33 +21,43 @@ from bench.analysis import (
 from bench.attention_matrix import matrix, seen
 from bench.report import Picture, Quantity
 
-IMAGE = 0
-"""Of the test set."""
-
 
 def run(study: Study) -> Findings:
-    """One picture a layer and variant, after the image itself."""
+    """One picture a layer and variant, after the image itself.
+
+    Raises:
+        ValueError: no such image, head or query.
+    """
+    number, head = study.look.image, study.look.head
     pictures: list[Picture] = []
     quantities: list[Quantity] = []
     for variant in study.variants:
         learned = study.trained(variant, study.seeds[0])
-        image = learned.data.test.inputs[IMAGE : IMAGE + 1].to(study.device)
+        images = learned.data.test.inputs
+        _below("image", number, len(images))
+        image = images[number : number + 1].to(study.device)
         if not pictures:
             grey = image[0].double().mean(0)
             pictures.append(
-                Picture(title=f"Test image {IMAGE}", variant=None, rows=_rows(grey / grey.max()))
+                Picture(title=f"Test image {number}", variant=None, rows=_rows(grey / grey.max()))
             )
         for place, layer in enumerate(seen(learned.network, image), start=1):
             height, width = layer.grid.height, layer.grid.width
-            query = (height // 2) * width + width // 2
-            row = matrix(layer.of(0)).mean(0)[query].view(height, width)
-            words = f"layer {place}, row {height // 2}, column {width // 2}"
+            row_at, column_at = study.look.query or (height // 2, width // 2)
+            _below("row of the query", row_at, height)
+            _below("column of the query", column_at, width)
+            weights = matrix(layer.of(0))
+            _below("head", head or 0, len(weights))
+            of_head = weights.mean(0) if head is None else weights[head]
+            row = of_head[row_at * width + column_at].view(height, width)
+            words = f"layer {place}, row {row_at}, column {column_at}"
+            words += "" if head is None else f", head {head}"
             pictures.append(
                 Picture(
                     title=f"layer {place}",
                     variant=variant,
                     rows=_rows(row),
-                    marked=(height // 2, width // 2),
+                    marked=(row_at, column_at),
                 )
             )
             quantities.append(quantity(variant, "largest weight", float(row.max()), words))
@@ -55,6 +66,11 @@ def run(study: Study) -> Findings:
         quantities=tuple(quantities),
         figures=tuple(pictures),
     )
+
+
+def _below(what: str, value: int, count: int) -> None:
+    if value >= count:
+        raise ValueError(f"{what} is {value}, must be below {count}")
 
 
 def _rows(values: torch.Tensor) -> tuple[tuple[float, ...], ...]:
@@ -68,7 +84,7 @@ def conclude(quantities: Sequence[Quantity]) -> Conclusion:
     }
     listed = ", ".join(f"{title(v)} {100 * value:.2g} %" for v, value in largest.items())
     return Conclusion(
-        finding=f"Largest weight of the middle query in the last layer, mean of heads: {listed}.",
+        finding=f"Largest weight in the last layer of the query that is shown: {listed}.",
         agrees=None,
     )
 

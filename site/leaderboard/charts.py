@@ -15,7 +15,7 @@ from leaderboard.marks import COLOURS, DASHES, SYMBOLS, Mark
 
 WIDTH, HEIGHT = 360.0, 230.0
 """Of a chart, in the units in which its text is 11 high: the width of a phone."""
-SMALL_WIDTH, SMALL_HEIGHT = 180.0, 120.0
+SMALL_WIDTH, SMALL_HEIGHT = 160.0, 110.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 10.0, 8.0, 40.0
 _MOST_TICKS = 6
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

@@ -15,12 +15,28 @@ from attention_impls.registry import UnknownName
 from attention_impls.shapes import AttentionShape, Grid
 from attention_impls.vit import VisionTransformer
 from bench import analysis as analyses
-from bench.analyses import ablations, fidelity, injectivity, locality, rank, soft_inverse
-from bench.analysis import Findings, Study, analysis, analysis_names
+from bench.analyses import (
+    ablations,
+    attention_maps,
+    fidelity,
+    injectivity,
+    locality,
+    rank,
+    soft_inverse,
+)
+from bench.analysis import Findings, Look, Study, analysis, analysis_names
 from bench.attention_matrix import Given, NotLinearError, matrix, seen, without_local_branch
 from bench.dataset import Data, Split
 from bench.model import to_json
-from bench.report import AnalysisReport, Curves, Line, Quantity, read_reports, write_report
+from bench.report import (
+    AnalysisReport,
+    Curves,
+    Line,
+    Picture,
+    Quantity,
+    read_reports,
+    write_report,
+)
 from bench.tasks.digits import SIZE, TASK
 from bench.training import Recipe
 
@@ -278,6 +294,26 @@ def test_every_analysis_runs_and_its_numbers_can_be_written(
     assert path.name == f"{name}.json"
     if one.variants and "trained" in (one.claim + one.question + name):
         assert read.networks
+
+
+def test_image_head_and_query_of_a_picture_can_be_chosen(study: Study) -> None:
+    study.variants = ("softmax",)
+
+    def pictures(**look: object) -> list[Picture]:
+        study.look = Look(**look)
+        return [f for f in attention_maps.run(study).figures if isinstance(f, Picture)]
+
+    mean, head = pictures(), pictures(head=1)
+    assert [p.marked for p in mean] == [None, (2, 2), (2, 2)]
+    other = pictures(head=1, query=(0, 3), image=5)
+    assert other[1].marked == (0, 3)
+    assert len({mean[1].rows, head[1].rows, other[1].rows, pictures(head=0)[1].rows}) == 4
+    assert mean[0].rows == head[0].rows != other[0].rows
+    for wrong, words in (({"image": 8}, "image is 8, must be below 8"), ({"head": 2}, "head is 2"),
+                         ({"query": (4, 0)}, "row of the query is 4"),
+                         ({"query": (0, 9)}, "column of the query is 9")):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            pictures(**wrong)
 
 
 def report(name: str, found: Findings, networks: tuple = ()) -> AnalysisReport:
