@@ -20,7 +20,7 @@ class NotSubmittableError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
+class Prepared:
     """A run that may be submitted, and how."""
 
     run: Run
@@ -39,7 +39,7 @@ class Submission:
         return "\n".join(shlex.join(command) for command in self.commands)
 
 
-def prepare(name: str, results: Path, account: str, *, remote: str = "origin") -> Submission:
+def prepare(name: str, results: Path, account: str, *, remote: str = "origin") -> Prepared:
     """Validate one run and say how it is submitted; lays out run.json, changes nothing else.
 
     Args:
@@ -85,7 +85,7 @@ def prepare(name: str, results: Path, account: str, *, remote: str = "origin") -
     path = (stored.folder.resolve().relative_to(Path(top).resolve())).as_posix()
     branch = f"results/{run.run_id}"
     words = f"Results of plan {run.plan} on {run.environment.hardware_id}"
-    return Submission(
+    return Prepared(
         run=run,
         folder=folder,
         laid_out=laid_out,
@@ -99,17 +99,17 @@ def prepare(name: str, results: Path, account: str, *, remote: str = "origin") -
     )
 
 
-def carry_out(submission: Submission, results: Path) -> None:
+def carry_out(prepared: Prepared, results: Path) -> None:
     """Run the commands of a submission.
 
     Raises:
         NotSubmittableError: a command failed; names it, what it said, and what is left to do.
     """
     top = _git(results.resolve(), "rev-parse", "--show-toplevel")
-    for number, command in enumerate(submission.commands):
+    for number, command in enumerate(prepared.commands):
         done = subprocess.run(command, cwd=top, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            left = "\n".join(f"  {shlex.join(one)}" for one in submission.commands[number:])
+            left = "\n".join(f"  {shlex.join(one)}" for one in prepared.commands[number:])
             said = (done.stderr or done.stdout).strip()
             raise NotSubmittableError(
                 f"{shlex.join(command)} failed: {said}\nMend that, then go on with\n{left}"
