@@ -17,7 +17,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "tests", "check", "site"]
+nox.options.sessions = ["lint", "types", "tests", "cluster", "check", "site"]
 nox.options.default_venv_backend = "none"  # see the module docstring: `environment` makes the one
 
 ROOT = Path(__file__).resolve().parent
@@ -25,6 +25,12 @@ ENVIRONMENT = ROOT / ".nox" / "attnbench"
 STAMP = ENVIRONMENT / "installed.json"
 SCRIPTS = "Scripts" if os.name == "nt" else "bin"
 OLDEST_PYTHON = (3, 11)
+FORMS = {
+    "workflows": ".github/workflows/*.yml",
+    "issue-forms": ".github/ISSUE_TEMPLATE/*[!g].yml",
+    "issue-config": ".github/ISSUE_TEMPLATE/config.yml",
+}
+"""Files that GitHub reads, by the schema that check-jsonschema carries for them."""
 PATIENCE_S = 60.0
 """Time a run may take to write its last lines after Ctrl-C; nox alone would kill it at once."""
 
@@ -98,15 +104,26 @@ def tests(session: nox.Session) -> None:
     python = environment(session, "tests")
     session.chdir(ROOT)
     parallel = ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadgroup"]
-    chosen = session.posargs or ["-m", "not gpu and not slow", *parallel]
+    chosen = session.posargs or ["-m", "not gpu and not slow and not cluster", *parallel]
     # threads that wait for each other by spinning make small operators many times slower
     one_thread: dict[str, str | None] = {"OMP_NUM_THREADS": "1"}
     _call(session, str(python), "-m", "pytest", "--benchmark-disable", *chosen, env=one_thread)
 
 
 @nox.session
+def cluster(session: nox.Session) -> None:
+    """Run the executors on engines of several nodes, started on this machine: `-- -k ray`."""
+    python = environment(session, "tests", "cluster")
+    session.chdir(ROOT)
+    chosen = session.posargs or ["-m", "cluster"]
+    one_thread: dict[str, str | None] = {"OMP_NUM_THREADS": "1"}
+    command = (str(python), "-m", "pytest", "--benchmark-disable", "-rs", "tests/cluster")
+    _call(session, *command, *chosen, env=one_thread)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, formatting, who imports whom, spelling, and that schema.json is up to date."""
+    """Check style, formatting, imports, spelling, the schema, and the automation under .github."""
     python = environment(session, "lint")
     session.chdir(ROOT)
     _call(session, _tool(python, "ruff"), "check", ".")
@@ -114,6 +131,11 @@ def lint(session: nox.Session) -> None:
     _call(session, _tool(python, "lint-imports"))
     _call(session, _tool(python, "codespell"))
     _call(session, str(python), "-m", "bench.schema", "--check")
+    _call(session, _tool(python, "zizmor"), "--offline", "--pedantic", "--quiet", ".github")
+    for kind, files in FORMS.items():
+        schema = ["--builtin-schema", f"vendor.github-{kind}"]
+        found = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob(files))]
+        _call(session, _tool(python, "check-jsonschema"), *schema, *found)
 
 
 @nox.session
@@ -149,6 +171,15 @@ def repro(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Change valid runs at random and look for what nobody notices: `-- --mutants 100000`."""
+    python = environment(session, "tests")
+    session.chdir(ROOT)
+    paths: dict[str, str | None] = {"PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT / 'site'}"}
+    _call(session, str(python), str(ROOT / "tests" / "fuzz_runs.py"), *session.posargs, env=paths)
+
+
+@nox.session
 def micro(session: nox.Session) -> None:
     """Time a few calls with pytest-benchmark: `-- -k inline --benchmark-compare`."""
     python = environment(session, "tests")
@@ -172,3 +203,44 @@ def gpu(session: nox.Session) -> None:
     _call(
         session, str(python), "-m", "pytest", "-m", "gpu", "--benchmark-disable", *session.posargs
     )
+
+
+RUN = ("bench.cli", "run", "--device", "cuda", "--plan")
+GPU_STEPS = {
+    "tests": ("pytest", "-m", "gpu", "--benchmark-disable"),
+    "kernels": (*RUN, "kernels"),
+    "standard": (*RUN, "standard"),
+    "accuracy": (*RUN, "accuracy"),
+    "check": ("bench.cli", "check"),
+    "site": ("bench.cli", "site"),
+}
+"""What a GPU is needed for, in this order; results/ is ready to be committed after it."""
+REHEARSAL = ("--results", ".nox/rehearsal/results")
+REHEARSED_RUN = ("bench.cli", "run", "--device", "cpu", "--site", ".nox/rehearsal/site", *REHEARSAL)
+REHEARSAL_STEPS = {
+    "tests": ("pytest", "-m", "gpu", "--collect-only", "--quiet"),
+    "kernels": (*REHEARSED_RUN, "--plan", "kernels", "--only", "softmax/reference"),
+    "standard": (*REHEARSED_RUN, "--plan", "smoke", "--only", "softmax/reference"),
+    "accuracy": (*REHEARSED_RUN, "--plan", "accuracy", "--only", "softmax/*/digits/seed0"),
+    "check": ("bench.cli", "check", *REHEARSAL),
+    "site": ("bench.cli", "site", *REHEARSAL, "--out", ".nox/rehearsal/site"),
+}
+"""The same on a CPU within minutes, each run cut to a few cases: whether the way is clear."""
+
+
+@nox.session
+def gpu_results(session: nox.Session) -> None:
+    """All that a GPU is for, in order: `-- standard check` for some, `-- rehearse` without one."""
+    python = environment(session, "tests")
+    session.chdir(ROOT)
+    for command in gpu_commands(session, *session.posargs):
+        _call(session, str(python), "-m", *command, patience_s=PATIENCE_S)
+
+
+def gpu_commands(session: nox.Session, *asked: str) -> list[tuple[str, ...]]:
+    """Return the commands of the steps asked for, all by default, in the one right order."""
+    steps = REHEARSAL_STEPS if "rehearse" in asked else GPU_STEPS
+    wanted = set(asked) - {"rehearse"}
+    if unknown := sorted(wanted - set(steps)):
+        session.error(f"no step {', '.join(unknown)}; there are: rehearse, {', '.join(steps)}")
+    return [command for name, command in steps.items() if not wanted or name in wanted]

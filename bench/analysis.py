@@ -6,7 +6,7 @@ trained networks, which it gets from a `Study`: trained once from a seed, kept, 
 
 import hashlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -111,14 +111,20 @@ class Study:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What an analysis found."""
+    """What an analysis found: numbers only."""
+
+    quantities: tuple[Quantity, ...]
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conclusion:
+    """What the numbers say."""
 
     finding: str
     """One sentence, written from the numbers."""
     agrees: bool | None
-    """Whether that is what the paper claims; None where it cannot be said."""
-    quantities: tuple[Quantity, ...]
-    figures: tuple[Figure, ...]
+    """Whether that is what the paper claims; None where the numbers cannot tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +143,8 @@ class Analysis:
     variants: tuple[str, ...]
     """Looked at unless others are asked for."""
     run: Callable[[Study], Findings]
+    conclude: Callable[[Sequence[Quantity]], Conclusion]
+    """Reads nothing but the numbers of the report, so that both can be compared at any time."""
 
 
 def analysis_names() -> tuple[str, ...]:
@@ -158,6 +166,27 @@ def analysis(name: str) -> Analysis:
     if not isinstance(found, Analysis) or found.name != name:
         raise TypeError(f"bench/analyses/{name}.py: ANALYSIS is missing or has another name")
     return found
+
+
+def by_setting(quantities: Sequence[Quantity], name: str) -> dict[str | None, dict[str, float]]:
+    """Return every value of the quantity `name`: by variant, then by setting, in their order."""
+    found: dict[str | None, dict[str, float]] = {}
+    for one in quantities:
+        if one.name == name:
+            found.setdefault(one.variant, {})[one.setting] = one.value
+    return found
+
+
+def title(variant: str | None) -> str:
+    """Name of a variant for sentences; `no variant` for what belongs to none."""
+    return "no variant" if variant is None else load(variant).title
+
+
+def together(verdicts: Sequence[bool | None]) -> bool | None:
+    """One verdict of several: no if one says no, yes if all say yes, else it cannot be told."""
+    if any(one is False for one in verdicts):
+        return False
+    return True if verdicts and all(verdicts) else None
 
 
 def quantity(variant: str | None, name: str, value: float, setting: str = "") -> Quantity:

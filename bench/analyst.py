@@ -61,6 +61,7 @@ def analysed(
     )
     start = time.monotonic()
     found = analysis.run(study)
+    conclusion = analysis.conclude(found.quantities)
     code = checkout()
     report = AnalysisReport(
         analysis=analysis.name,
@@ -72,8 +73,8 @@ def analysed(
         torch=str(torch.__version__),
         wall_s=round(time.monotonic() - start, 1),
         claim=analysis.claim,
-        finding=found.finding,
-        agrees=found.agrees,
+        finding=conclusion.finding,
+        agrees=conclusion.agrees,
         networks=tuple(study.networks),
         quantities=found.quantities,
         figures=found.figures,

@@ -11,12 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.model import Case, GridSize, TaskRun, Workload
-from bench.table import BackboneEntry, BackendEntry, Column, PaperEntry, TaskEntry, VariantEntry
+from bench.table import (
+    AnalysisEntry,
+    BackboneEntry,
+    BackendEntry,
+    Column,
+    PaperEntry,
+    TaskEntry,
+    VariantEntry,
+)
 
 if TYPE_CHECKING:
     from attention_impls.backbone import BackboneSpec
     from attention_impls.spec import AttentionSpec
     from bench.metric import Metric
+    from bench.task import Task
 
 _ROOT = Path(__file__).parents[1]
 
@@ -81,13 +90,15 @@ class Catalogue:
     variants: tuple[VariantEntry, ...]
     tasks: tuple[TaskEntry, ...]
     backbones: tuple[BackboneEntry, ...] = ()
+    questions: tuple[AnalysisEntry, ...] = ()
 
 
 def read_catalogue() -> Catalogue:
-    """Read every variant, backbone, metric and task of the tree."""
+    """Read every variant, backbone, metric, task and analysis of the tree."""
     registry = importlib.import_module("attention_impls.registry")
     metrics = importlib.import_module("bench.metric").metrics()
     task = importlib.import_module("bench.task")
+    analyses = importlib.import_module("bench.analysis")
     measured = (
         Column(
             name=m.name,
@@ -121,14 +132,35 @@ def read_catalogue() -> Catalogue:
                     _module_docstring(f"bench.tasks.{task.file_of(t.name)}")
                 ),
                 source=f"bench/tasks/{task.file_of(t.name)}.py",
+                data=inspect.cleandoc(_module_docstring(_data_module(t, task.file_of(t.name)))),
+                data_source=f"{_data_module(t, task.file_of(t.name)).replace('.', '/')}.py",
             )
             for t in task.tasks()
+        ),
+        questions=tuple(
+            AnalysisEntry(
+                name=a.name,
+                title=a.title,
+                question=a.question,
+                claim=a.claim,
+                revision=a.revision,
+                description=inspect.cleandoc(_module_docstring(f"bench.analyses.{a.name}")),
+                source=f"bench/analyses/{a.name}.py",
+            )
+            for a in map(analyses.analysis, analyses.analysis_names())
         ),
     )
 
 
 def _module_docstring(name: str) -> str:
     return importlib.import_module(name).__doc__ or ""
+
+
+def _data_module(of: "Task", file: str) -> str:
+    """Return the module that reads or generates a task's examples."""
+    reader = getattr(of.data, "func", of.data)
+    module = str(reader.__module__)
+    return module if module.startswith("bench.datasets.") else f"bench.tasks.{file}"
 
 
 def _of_tasks_alone(metric: "Metric") -> bool:

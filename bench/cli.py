@@ -8,33 +8,31 @@ from typing import Any
 import click
 from rich.console import Console
 
-from bench import cli_networks, cli_shards
+from bench import cli_networks, cli_shards, cli_submit
 from bench.checkout import suite_version
 from bench.cli_options import (
     DEVICE,
     RESULTS,
+    VARIANT_FILE,
     Failure,
     RunCommand,
+    add_variants,
     device_or_best,
     executor_options,
     explained,
 )
 
 _PLAN = click.option("--plan", "plan_name", default="quick", show_default=True, help="Which cases.")
-_ONLY = click.option("--only", help="Keep cases whose variant or id matches this shell pattern.")
+_ONLY = click.option(
+    "--only",
+    help="Keep cases whose variant or id matches a shell pattern; several stand apart by spaces.",
+)
 _DTYPE = click.option(
     "--dtype",
     "dtypes",
     multiple=True,
     type=click.Choice(["float32", "bfloat16", "float16"]),
     help="May be repeated. Default: what the plan says.",
-)
-_VARIANT_FILE = click.option(
-    "--variant-file",
-    "variant_files",
-    multiple=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="A variant from outside the tree; may be repeated.",
 )
 
 
@@ -45,7 +43,7 @@ def main() -> None:
 
 
 @main.command(name="list")
-@_VARIANT_FILE
+@VARIANT_FILE
 def list_(variant_files: tuple[Path, ...]) -> None:
     """List variants with their backends, backbones, plans, metrics and tasks."""
     from attention_impls.registry import backbones, backends, load, load_backbone, names
@@ -53,7 +51,7 @@ def list_(variant_files: tuple[Path, ...]) -> None:
     from bench.plan import everything, load_plan, plan_names
     from bench.task import tasks
 
-    _add_variants(variant_files)
+    add_variants(variant_files)
     for name in names():
         click.echo(f"variant  {name:18} {load(name).title}  [{', '.join(backends(name))}]")
     for name in backbones():
@@ -76,7 +74,7 @@ def list_(variant_files: tuple[Path, ...]) -> None:
 @_ONLY
 @DEVICE
 @_DTYPE
-@_VARIANT_FILE
+@VARIANT_FILE
 @RESULTS
 @click.option("--resume", is_flag=True, help="Go on with the last run that was stopped.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of a device.")
@@ -112,7 +110,7 @@ def run(
     from bench.terminal import Terminal
 
     console = Console()
-    _add_variants(variant_files)
+    add_variants(variant_files)
     chosen = device_or_best(device)
     with explained():
         plan = plans.load_plan(plan_name, plans.everything(chosen, _dtypes(dtypes), only))
@@ -147,51 +145,6 @@ def run(
     page = _render(results, site_folder)
     for one in finished:
         last_screen(one, page, console)
-
-
-@main.command()
-@click.argument("row")
-@RESULTS
-@DEVICE
-@_VARIANT_FILE
-def repro(row: str, results: Path, device: str | None, variant_files: tuple[Path, ...]) -> None:
-    """Measure one published row again and say whether it agrees. ROW: a case id or its start."""
-    from bench.repeat import repeat_row
-
-    _add_variants(variant_files)
-    with explained():
-        agreed = repeat_row(row, results.resolve(), device_or_best(device), Console())
-    raise SystemExit(0 if agreed else 1)
-
-
-@main.command()
-@click.argument("run_a")
-@click.argument("run_b")
-@RESULTS
-def compare(run_a: str, run_b: str, results: Path) -> None:
-    """Compare two runs case by case: faster, slower or undecided."""
-    from bench.reproduce import compare_runs
-
-    with explained():
-        click.echo(compare_runs(results.resolve(), run_a, run_b))
-
-
-@main.command()
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@RESULTS
-def check(paths: tuple[Path, ...], results: Path) -> None:
-    """Validate results: the one validator that CI and the site use."""
-    from bench.rules import check_results
-
-    with explained():
-        findings = check_results(results.resolve(), paths)
-    for finding in findings:
-        click.echo(str(finding))
-    errors = sum(finding.severity == "error" for finding in findings)
-    click.echo(f"{errors} errors, {len(findings) - errors} other findings")
-    if findings:
-        click.echo("docs/rules/ has a page for each rule: what it finds, why, and what to do")
-    raise SystemExit(1 if errors else 0)
 
 
 @main.command()
@@ -238,14 +191,6 @@ def export(run_id: str | None, results: Path, form: str, out: Path | None) -> No
         out.write_text(text, encoding="utf-8")
 
 
-def _add_variants(files: tuple[Path, ...]) -> None:
-    from attention_impls.registry import add_variant_file
-
-    with explained():
-        for file in files:
-            add_variant_file(file)
-
-
 def _dtypes(asked: tuple[str, ...]) -> Any:
     return asked or None
 
@@ -264,6 +209,10 @@ def _without_resume(arguments: list[str]) -> list[str]:
 
 
 for _verb in (
+    cli_submit.check,
+    cli_submit.submit,
+    cli_submit.repro,
+    cli_submit.compare,
     cli_networks.import_checkpoint,
     cli_networks.evaluate,
     cli_networks.download,

@@ -195,7 +195,7 @@ def analyse(
 
 @click.command()
 @DEVICE
-@click.option("--variant", default="inline", show_default=True, help="Attention of every block.")
+@click.option("--variant", help="In the place of InLine attention, in every block.")
 @click.option(
     "--epochs", type=click.IntRange(min=1), default=100, show_default=True, help="Of the schedule."
 )
@@ -211,8 +211,10 @@ def analyse(
     show_default=True,
     help="Checkpoints, numbers and the page.",
 )
-def demo(device: str | None, variant: str, epochs: int, data: Path | None, out: Path) -> None:
-    """Train InLine in a DeiT-T-sized network on CIFAR-10, and show what it has learned."""
+def demo(
+    device: str | None, variant: str | None, epochs: int, data: Path | None, out: Path
+) -> None:
+    """Train InLine-DeiT-T on CIFAR-10, and show what it has learned."""
     from dataclasses import replace
 
     from bench.demo import RECIPE, Wishes, demonstrate

@@ -17,6 +17,13 @@ RESULTS = click.option(
 DEVICE = click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda where there is one."
 )
+VARIANT_FILE = click.option(
+    "--variant-file",
+    "variant_files",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A variant from outside the tree; may be repeated.",
+)
 
 
 _GIVEN = "attnbench.executor_options"
@@ -104,6 +111,15 @@ def device_or_best(asked: str | None) -> Any:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def add_variants(files: tuple[Path, ...]) -> None:
+    """Make variants from outside the tree known."""
+    from attention_impls.registry import add_variant_file
+
+    with explained():
+        for file in files:
+            add_variant_file(file)
 
 
 def usable_cpus() -> int:

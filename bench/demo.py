@@ -1,24 +1,26 @@
-"""The demonstration: InLine in a DeiT-T-sized network on CIFAR-10, from data to pictures.
+"""The demonstration: InLine-DeiT-T on CIFAR-10, from data to pictures.
 
     attnbench demo                              # 100 epochs, for a GPU
     attnbench demo --data FOLDER --epochs 2     # any folder of images in ImageNet's layout
 
-Label smoothing 0.1, AdamW, cosine schedule. A tenth of the training images is held out: the best
-checkpoint is the one that answers those best, and the test set is looked at once, with it. A killed
-demonstration goes on after its last epoch when it is started again.
+The network is the published one, `load_backbone("inline_deit_t")`, whose patches have 16 pixels:
+images of 32 pixels are enlarged four times on the device, which makes 64 tokens and the class
+token. Label smoothing 0.1, AdamW, cosine schedule. A tenth of the training images is held out: the
+best checkpoint is the one that answers those best, and the test set is looked at once, with it. A
+killed demonstration goes on after its last epoch when it is started again.
 """
 
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention_impls.registry import load
-from attention_impls.vit import VisionTransformer, VisionTransformerSize
+from attention_impls.registry import load, load_backbone
 from bench.checkpoint import Kept
 from bench.dataset import Data, Split
 from bench.datasets import cifar10, image_folder
@@ -31,11 +33,9 @@ RECIPE = Recipe(
     epochs=100, batch=128, learning_rate=1e-3, weight_decay=0.05, warmup=0.05, label_smoothing=0.1,
     clip_norm=1.0, precision="mixed", augmentation="crop_flip",
 )  # fmt: skip
-DEIT_TINY = VisionTransformerSize(
-    resolution_px=32, patch_px=4, image_channels=3, classes=10, depth=12, heads=3, head_dim=64,
-    mlp_ratio=4.0,
-)  # fmt: skip
-"""Blocks and channels of DeiT-T without class token; patches of 4 pixels, as images have 32."""
+BACKBONE = "inline_deit_t"
+IMAGE_PX, NETWORK_PX = 32, 128
+"""Side of the images as they are augmented, and as the network is given them."""
 HELD_OUT_SHARE = 0.1
 PICTURES = 24
 _SPLIT_SEED = 0
@@ -46,8 +46,11 @@ _TEST_BATCH = 250
 class Wishes:
     """What the command line asks for."""
 
-    variant: str = "inline"
-    size: VisionTransformerSize = DEIT_TINY
+    backbone: str = BACKBONE
+    variant: str | None = None
+    """In the place of the published mechanism; None: that one."""
+    resolution_px: int = NETWORK_PX
+    """Side to which images are enlarged."""
     recipe: Recipe = RECIPE
     seed: int = 0
     device: str
@@ -57,6 +60,21 @@ class Wishes:
     """Where everything is written."""
 
 
+class Enlarged(nn.Module):
+    """Images of any side, scaled to the side that a network takes."""
+
+    def __init__(self, resolution_px: int) -> None:
+        super().__init__()
+        self.resolution_px = resolution_px
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[batch, channels, height, width] -> [batch, channels, resolution_px, resolution_px]."""
+        size = (self.resolution_px, self.resolution_px)
+        if images.shape[-2:] == size:
+            return images
+        return F.interpolate(images, size, mode="bilinear", align_corners=False)
+
+
 def demonstrate(wishes: Wishes, told: Callable[[str], None]) -> Path:
     """Train, choose, test, and write; return the page.
 
@@ -64,20 +82,25 @@ def demonstrate(wishes: Wishes, told: Callable[[str], None]) -> Path:
         MissingDataError: the data are not on this machine.
         WrongDataError: the data are damaged.
         DivergedError: the training diverged.
+        UnknownName: no such backbone or variant.
+        UnsupportedShape: the variant cannot stand in this network.
     """
+    published = load_backbone(wishes.backbone)
+    spec = published.with_variant(wishes.variant) if wishes.variant else published
     data, classes = _data(wishes)
     fitted, held_out = _held_out(data.train)
-    size = replace(wishes.size, classes=len(classes))
     torch.manual_seed(wishes.seed)
     network = nn.Sequential(
         Pixels(Colours(mean=cifar10.MEAN, deviation=cifar10.DEVIATION)),
-        VisionTransformer(load(wishes.variant), size),
+        Enlarged(wishes.resolution_px),
+        spec.build(len(classes), wishes.resolution_px),
     ).to(wishes.device)
     wishes.out.mkdir(parents=True, exist_ok=True)
     best = _Best(network, held_out, wishes.out, told)
     identity = {
-        "variant": f"{wishes.variant}, revision {load(wishes.variant).revision}",
-        "size": str(size),
+        "backbone": spec.id,
+        "variant": f"{spec.variant}, revision {load(spec.variant).revision}",
+        "resolution_px": str(wishes.resolution_px),
         "recipe": str(wishes.recipe),
         "seed": str(wishes.seed),
         "data": data.sha256,
@@ -97,7 +120,6 @@ def demonstrate(wishes: Wishes, told: Callable[[str], None]) -> Path:
     result = scores(network, data.test, _TEST_BATCH)
     elapsed_s = time.perf_counter() - start
     numbers = {
-        "variant": wishes.variant,
         "test_accuracy": result.accuracy,
         "test_loss": result.loss,
         "best_epoch": best.epoch,
@@ -158,7 +180,7 @@ def _data(wishes: Wishes) -> tuple[Data, tuple[str, ...]]:
     if wishes.data is None:
         return cifar10.read(), cifar10.CLASSES
     classes = image_folder.listed(wishes.data, "train").classes
-    return image_folder.read(wishes.data, wishes.size.resolution_px), classes
+    return image_folder.read(wishes.data, IMAGE_PX), classes
 
 
 def _held_out(split: Split) -> tuple[Split, Split]:

@@ -48,6 +48,8 @@ class Source:
     """What is downloaded; archives are unpacked."""
     package_folder: Path | None = None
     """Where a system package puts the files."""
+    stored_bytes: int | None = None
+    """Size of the files, where there is nothing to download."""
     otherwise: str
     """What else a person can do, in a sentence."""
 
@@ -86,10 +88,11 @@ def find(source: Source) -> Path:
             return folder
     looked = ", ".join(str(folder) for folder in folders(source))
     command = f"run `attnbench download {source.name}` ({source.size_bytes / 1e6:.0f} MB), or "
+    size = f" ({source.stored_bytes / 1e6:.0f} MB)" if source.stored_bytes else ""
     raise MissingDataError(
         f"{source.title} is not on this machine. Looked for {source.files[0]} and "
-        f"{len(source.files) - 1} more files in {looked}. Put them into one of these folders, "
-        f"{command if source.remotes else ''}{source.otherwise}"
+        f"{len(source.files) - 1} more files in {looked}. Put them{size} into one of these "
+        f"folders, {command if source.remotes else 'or '}{source.otherwise}"
     )
 
 

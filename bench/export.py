@@ -36,9 +36,9 @@ def exported(root: Path, run: str | None, form: str) -> str:
     """
     match form:
         case "csv":
-            return csv_text(_frame(load_table(root), root, run))
+            return csv_text(_frame(load_table(root, judge=True), root, run))
         case "json":
-            table = load_table(root)
+            table = load_table(root, judge=True)
             return json_text(table, _frame(table, root, run))
         case "pytest-benchmark":
             if run is None:

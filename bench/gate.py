@@ -16,6 +16,7 @@ The rule, bounded in time and memory:
 """
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -67,6 +68,8 @@ class Passed:
     """A few elements of each result on the first two input sets."""
     receipt: tuple[float, ...]
     """Values of the output on the first input set that are published."""
+    first_call_s: float
+    """Time of the very first call, which compiles what is compiled."""
 
 
 def admit(call: Call, *, flop_limit: float) -> Passed:
@@ -75,7 +78,7 @@ def admit(call: Call, *, flop_limit: float) -> Passed:
     Raises:
         Wrong: with what was compared and how it failed.
     """
-    prints, published = _behaviour(call)
+    prints, published, first_call_s = _behaviour(call)
     for shape in _shapes(call, flop_limit):
         own = shape == call.shape
         try:
@@ -92,6 +95,7 @@ def admit(call: Call, *, flop_limit: float) -> Passed:
             checked=None if own else _words(call, shape),
             prints=prints,
             receipt=published,
+            first_call_s=first_call_s,
         )
     raise CannotRun(("no shape is small enough for the float64 reference",))
 
@@ -145,11 +149,16 @@ def relative_error(got: Tensor, want: Tensor) -> float:
     return difference / scale if scale > 0 else difference
 
 
-def _behaviour(call: Call) -> tuple[tuple[Outputs, Outputs], tuple[float, ...]]:
+def _behaviour(call: Call) -> tuple[tuple[Outputs, Outputs], tuple[float, ...], float]:
+    """Return prints and receipt of the output, and the seconds of the very first call."""
     before = [t.detach().clone() for t in call.inputs[0]]
     torch.manual_seed(SEED)
+    start = time.perf_counter_ns()
     with call.mode():
         first = call(0)
+    if call.recipe.device == "cuda":
+        torch.cuda.synchronize()
+    first_call_s = (time.perf_counter_ns() - start) * 1e-9
     _form(call, first)
     for role, (now, then) in enumerate(zip(call.inputs[0], before, strict=True)):
         if not torch.equal(now, then):
@@ -167,7 +176,7 @@ def _behaviour(call: Call) -> tuple[tuple[Outputs, Outputs], tuple[float, ...]]:
         raise Wrong("the output lies in the memory of the previous output, which was still in use")
     if torch.equal(_tensor(second[0]), out):
         raise Wrong("different inputs gave the same output: it is cached or ignores its inputs")
-    return (prints, tuple(map(_print, second))), published
+    return (prints, tuple(map(_print, second))), published, first_call_s
 
 
 def _form(call: Call, results: Outputs) -> None:

@@ -1,6 +1,6 @@
 """ImageNet-1K by the recipe of DeiT, on as many GPUs as there are, for any variant.
 
-    torchrun --nproc-per-node 8 -m bench.imagenet --data FOLDER --variant inline --out runs/inline
+    torchrun --nproc-per-node 8 -m bench.imagenet --data FOLDER --backbone inline_deit_t --out OUT
 
 FOLDER holds `train/<class>/<image>` and `val/<class>/<image>`. The recipe is DeiT's (Touvron et
 al., ICML 2021, https://arxiv.org/abs/2012.12877, table 9): 300 epochs of AdamW, batch 1,024 over
@@ -8,8 +8,9 @@ all processes, learning rate 5e-4 x batch / 512 with five epochs of warm-up and 
 weight decay 0.05, label smoothing 0.1, stochastic depth 0.1, RandAugment 9/0.5, Mixup 0.8, CutMix
 1.0, random erasing 0.25, three repetitions of every image, moving average of the weights. Nothing
 is tuned per variant. A killed run goes on after its last epoch when it is started again with the
-same numbers of processes. Differences from DeiT: no class token (the mean over tokens is
-classified), positions start as sines, RandAugment and erasing are kornia's, on the device.
+same numbers of processes. The network is a published one (`attention_impls.load_backbone`), with
+its own mechanism or with another in its place (`--variant`). Difference from DeiT: RandAugment and
+erasing are kornia's, on the device.
 
 It never feeds results/: a run of days belongs to its own log, `log.jsonl`, one line an epoch.
 """
@@ -22,7 +23,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,27 +35,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
-from attention_impls.registry import load
-from attention_impls.vit import VisionTransformer, VisionTransformerSize
+from attention_impls.backbone import BackboneSpec
+from attention_impls.registry import load, load_backbone
 from bench.checkpoint import Kept
 from bench.image_task import Colours, Pixels
 from bench.imagenet_images import DEVIATION, MEAN, ImageFiles, Mixing, RepeatedSampler
 from bench.training import DivergedError
-
-SIZES = {
-    "deit_tiny": VisionTransformerSize(
-        resolution_px=224, patch_px=16, image_channels=3, classes=1000, depth=12, heads=3,
-        head_dim=64, mlp_ratio=4.0,
-    ),
-    "deit_small": VisionTransformerSize(
-        resolution_px=224, patch_px=16, image_channels=3, classes=1000, depth=12, heads=6,
-        head_dim=64, mlp_ratio=4.0,
-    ),
-    "tiny_test": VisionTransformerSize(
-        resolution_px=32, patch_px=8, image_channels=3, classes=2, depth=2, heads=2, head_dim=8,
-        mlp_ratio=2.0,
-    ),
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +92,13 @@ class Dropped(nn.Module):
         return out * kept / (1 - self.rate)
 
 
-def network(variant: str, size: VisionTransformerSize, drop_path: float) -> nn.Module:
-    """Build the network for images in bytes; the rate of dropping grows linearly with depth."""
-    inside = VisionTransformer(load(variant), size)
+def network(spec: BackboneSpec, classes: int, resolution_px: int, drop_path: float) -> nn.Module:
+    """Build the network; the rate of dropping grows linearly with depth.
+
+    Raises:
+        UnsupportedShape: the mechanism cannot stand in this network.
+    """
+    inside = spec.build(classes, resolution_px)
     blocks = [b for b in inside.modules() if hasattr(b, "attention_norm")]
     for place, block in enumerate(blocks):
         rate = drop_path * place / max(1, len(blocks) - 1)
@@ -172,15 +162,15 @@ class Run:
     """One training of one variant."""
 
     def __init__(
-        self, data: Path, variant: str, size: VisionTransformerSize, recipe: DeitRecipe,
+        self, data: Path, spec: BackboneSpec, resolution_px: int, recipe: DeitRecipe,
         out: Path, group: Group, workers: int,
     ) -> None:  # fmt: skip
         self.recipe, self.group, self.out = recipe, group, out
-        train = ImageFiles(data, "train", size.resolution_px)
-        test = ImageFiles(data, "test", size.resolution_px)
-        size = replace(size, classes=len(train.files.classes))
+        train = ImageFiles(data, "train", resolution_px)
+        test = ImageFiles(data, "test", resolution_px)
+        classes = len(train.files.classes)
         torch.manual_seed(recipe.seed)
-        self.model = network(variant, size, recipe.drop_path).to(group.device)
+        self.model = network(spec, classes, resolution_px, recipe.drop_path).to(group.device)
         self.pixels = Pixels(Colours(mean=MEAN, deviation=DEVIATION)).to(group.device)
         self.wrapped = DistributedDataParallel(self.model) if group.processes > 1 else self.model
         self.average = AveragedModel(
@@ -195,7 +185,7 @@ class Run:
         )  # fmt: skip
         self.mix = Mixing(
             mixup=recipe.mixup, cutmix=recipe.cutmix, smoothing=recipe.smoothing,
-            classes=size.classes,
+            classes=classes,
         )  # fmt: skip
         self.augment = augmentation(recipe)
         mine = recipe.batch // group.processes
@@ -212,7 +202,11 @@ class Run:
         self.test = DataLoader(Subset(test, shares), mine, num_workers=workers)
         if len(self.train) == 0:
             raise ValueError(f"{len(train)} images, fewer than one batch of {recipe.batch}")
-        identity = {"variant": variant, "size": str(size), "recipe": str(recipe)}
+        identity = {
+            "backbone": spec.id, "variant": f"{spec.variant}, revision "
+            f"{load(spec.variant).revision}", "resolution_px": str(resolution_px),
+            "recipe": str(recipe),
+        }  # fmt: skip
         self.kept = Kept(out / "last.pt", identity | {"processes": str(group.processes)})
 
     def go(self) -> None:
@@ -309,8 +303,11 @@ def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description="ImageNet-1K by the recipe of DeiT")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--variant", default="softmax")
-    parser.add_argument("--size", choices=SIZES, default="deit_tiny")
+    parser.add_argument(
+        "--backbone", default="deit_tiny_patch16_224", help="a published network, by its id"
+    )
+    parser.add_argument("--variant", help="in the place of the network's own mechanism")
+    parser.add_argument("--resolution", type=int, help="side in pixels; default: as published")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=8)
     for name, value in asdict(DeitRecipe()).items():
@@ -319,11 +316,13 @@ def main() -> None:
     given = parser.parse_args()
     recipe = DeitRecipe(**{name: getattr(given, name) for name in asdict(DeitRecipe())})
     given.out.mkdir(parents=True, exist_ok=True)
+    spec = load_backbone(given.backbone)
+    if given.variant:
+        spec = spec.with_variant(given.variant)
+    side = given.resolution or spec.resolution_px
     group = Group.join()
     try:
-        Run(
-            given.data, given.variant, SIZES[given.size], recipe, given.out, group, given.workers
-        ).go()
+        Run(given.data, spec, side, recipe, given.out, group, given.workers).go()
     finally:
         if group.processes > 1:
             dist.destroy_process_group()

@@ -197,13 +197,29 @@ def joined(first: tuple[Ceiling, ...], later: tuple[Ceiling, ...]) -> tuple[Ceil
 
 
 def _written(journal: Journal, results: Path, submitted_by: str) -> Finished:
+    run, files = run_of(journal, submitted_by)
+    try:
+        path = submission.write_run(results, run, files)
+    except submission.RunExistsError:
+        # the command was killed between writing the run and putting its journal away
+        named, _ = submission.identified(run, files)
+        path = results / named.environment.hardware_id / named.run_id
+    return Finished(
+        folder=path,
+        run=submission.read_run(path).run,
+        records=merge.records(journal.header.plan, journal),
+        conditions=run.conditions,
+    )
+
+
+def run_of(journal: Journal, submitted_by: str) -> tuple[Run, tuple[VariantRecords, ...]]:
+    """Return what a finished journal holds as a run to be written, header and files."""
     header = journal.header
     plan = header.plan
     ceilings = header.ceilings
     for arrival in journal.arrivals:
         ceilings = joined(ceilings, arrival.ceilings)
     records = merge.records(plan, journal)
-    conditions = merge.conditions(plan, journal)
     run = Run(
         run_id="not-yet-known",
         created=header.created,
@@ -217,10 +233,10 @@ def _written(journal: Journal, results: Path, submitted_by: str) -> Finished:
         protocol=plan.protocol,
         environment=header.environment,
         ceilings=ceilings,
-        conditions=conditions,
+        conditions=merge.conditions(plan, journal),
         files={},
     )
-    files = [
+    files = tuple(
         VariantRecords(
             run_id="not-yet-known",
             variant=variant,
@@ -229,13 +245,5 @@ def _written(journal: Journal, results: Path, submitted_by: str) -> Finished:
         )
         for variant, source in header.variants.items()
         if any(r.case.variant == variant for r in records)
-    ]
-    try:
-        path = submission.write_run(results, run, files)
-    except submission.RunExistsError:
-        # the command was killed between writing the run and putting its journal away
-        named, _ = submission.identified(run, files)
-        path = results / named.environment.hardware_id / named.run_id
-    return Finished(
-        folder=path, run=submission.read_run(path).run, records=records, conditions=conditions
     )
+    return run, files

@@ -17,6 +17,8 @@ SCHEMA = 2
 """Version of the file format."""
 PROTOCOL_VERSION = 1
 """Version of how we measure; results compare only within one version."""
+REPRODUCTION = "repro"
+"""Plan name of a run that repeats one published row."""
 
 _T = TypeVar("_T")
 _STRICT = ConfigDict(
@@ -38,8 +40,10 @@ Instant = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
+LARGEST_COUNT = 2**53
+"""The last whole number to which JSON and floating point count without gaps."""
+Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
+Whole = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
 Number = int | float
 Samples = Annotated[tuple[Number, ...], Field(min_length=1)]
 Medians = Annotated[tuple[Positive, ...], Field(min_length=1)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from attention_impls.registry import backends, names, names_in, outside_names, unknown
 from bench.model import (
+    REPRODUCTION,
     BatchPolicy,
     Case,
     DeviceKind,
@@ -18,8 +19,10 @@ from bench.model import (
     Level,
     Passes,
     Plan,
+    Protocol,
     Scalar,
     TaskRun,
+    Timed,
     Workload,
 )
 
@@ -30,6 +33,8 @@ PATCH_PX = 16
 
 _COMPILED = ("compile", "flex")
 """Backends that compile every shape anew, ten seconds or more a case."""
+_GPU_ALONE = ("triton",)
+"""Backends whose kernels run on a GPU; on a CPU they could only be interpreted, for tests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,14 +101,16 @@ def everything(
         pattern: `--only`; the variants that it names, up to its first slash, count as asked for.
     """
     known = names()
-    wanted = (pattern or "").partition("/")[0]
-    named = (name for name in known if fnmatchcase(name, wanted))
+    wanted = [alternative.partition("/")[0] for alternative in (pattern or "").split()]
+    named = (name for name in known if any(fnmatchcase(name, one) for one in wanted))
     asked = dict.fromkeys((*named, *outside_names()))
     return Scope(variants=known, device=device, dtypes=dtypes, asked=tuple(asked))
 
 
 def only(plan: Plan, pattern: str) -> Plan:
-    """Keep the cases whose id or variant matches the shell pattern `pattern`.
+    """Keep the cases whose id or variant matches one of the shell patterns in `pattern`.
+
+    Patterns stand apart by spaces.
 
     The anchor and, where any timed case is left, one noise pair stay, so that the noise floor is
     known for a partial run too.
@@ -123,10 +130,28 @@ def only(plan: Plan, pattern: str) -> Plan:
     return replace(plan, cases=kept, noise_pairs=pairs, expected_minutes=minutes)
 
 
-def _matches(case: Case, pattern: str) -> bool:
+def repeating(case: Case, protocol: Protocol, *, anchor: Case) -> Plan:
+    """Return the plan of a reproduction: one published case by the protocol of its run.
+
+    The digest follows from case, protocol and anchor alone, so that it can be checked.
+    """
+    return Plan(
+        name=REPRODUCTION,
+        purpose="Repeats one published row.",
+        expected_minutes=1.0,
+        protocol=protocol,
+        cases=(case,),
+        noise_pairs=(case,) if isinstance(case.stimulus, Timed) else (),
+        anchor=anchor,
+    )
+
+
+def _matches(case: Case, patterns: str) -> bool:
+    names_of_case = (case.variant, f"{case.variant}/{case.backend}")
     return any(
-        fnmatchcase(text, pattern) for text in (case.variant, f"{case.variant}/{case.backend}")
-    ) or fnmatchcase(case.id, f"*{pattern}*")
+        fnmatchcase(case.id, f"*{pattern}*") or any(fnmatchcase(n, pattern) for n in names_of_case)
+        for pattern in patterns.split()
+    )
 
 
 # Building blocks of plans -------------------------------------------------------------------------
@@ -251,13 +276,20 @@ def task_cases(variant: str, task: str, seeds: int) -> Iterator[Case]:
 def executions(scope: Scope, *, compiled: bool) -> Iterator[tuple[str, str]]:
     """(variant, backend) pairs: every reference and every backend with a file of its own.
 
-    Backends that only pin one of PyTorch's own choices (`sdpa_flash`, ...) are left to plan full.
+    Backends that only pin one of PyTorch's own choices (`sdpa_flash`, ...) are left to plan full,
+    and those that need a GPU to plans for one.
     """
     for variant in scope.variants:
         for backend in backends(variant):
             if backend.startswith("sdpa_") or (backend in _COMPILED and not compiled):
                 continue
-            yield variant, backend
+            if runs_on(backend, scope.device):
+                yield variant, backend
+
+
+def runs_on(backend: str, device: DeviceKind) -> bool:
+    """Whether plans for `device` have cases of a backend of this name."""
+    return device == "cuda" or backend not in _GPU_ALONE
 
 
 def anchor(scope: Scope) -> Case:

@@ -5,19 +5,27 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import merge
+from bench import merge, submission
 from bench.description import described
 from bench.executors import local
 from bench.journal import Journal
+from bench.measure import run_of
 from bench.model import DeviceKind
 from bench.reproduce import find_row, judge, repeat_plan
 from bench.terminal import Terminal, case_words
 
 
-def repeat_row(row: str, results: Path, device: DeviceKind, console: Console) -> bool:
+def repeat_row(
+    row: str, results: Path, device: DeviceKind, console: Console, submitter: str | None = None
+) -> bool:
     """Measure `row` again by the protocol it was published with; return whether it stands.
 
-    Writes nothing into results/: one row is no run.
+    Args:
+        row: a case id, the start of it, or the digits after `#`.
+        results: the results folder.
+        device: where it runs.
+        console: what is printed to.
+        submitter: account under which the reproduction is recorded in `results`; None: it is not.
 
     Raises:
         UnknownName: no such row.
@@ -42,11 +50,25 @@ def repeat_row(row: str, results: Path, device: DeviceKind, console: Console) ->
         terminal.note("measuring the machine's own limits")
         header = described(plan, device, environment.threads, None)
         with Journal.create(Path(folder) / "repeat.jsonl", header) as journal:
-            local.run(plan, journal, device, terminal)
+            # a limit of one moment can be a slow one; what is recorded needs both ends
+            local.run(plan, journal, device, terminal, limits_again=submitter is not None)
             (repeated,) = merge.records(plan, journal)
+            folder_of_run = None
+            if submitter is not None:
+                folder_of_run = recorded(journal, results, submitter)
     judgement = judge(published, header.environment, repeated)
     console.print(judgement.words, highlight=False, soft_wrap=True)
-    console.print(f"[bold]{judgement.agreement}[/bold]", highlight=False)
+    console.print(f"[bold]{judgement.verdict}[/bold]", highlight=False)
     for difference in judgement.differences:
         console.print(f"  differs: {difference}", style="dim", highlight=False, soft_wrap=True)
+    if not judgement.differences:
+        console.print("  machine and software are the same", style="dim", highlight=False)
+    if folder_of_run is not None:
+        console.print(f"recorded: {folder_of_run}", highlight=False, soft_wrap=True)
+        console.print(f"  attnbench submit {folder_of_run.name}", highlight=False, soft_wrap=True)
     return judgement.agrees
+
+
+def recorded(journal: Journal, results: Path, submitter: str) -> Path:
+    """Write a finished repetition into the results folder, as a run that tiers read."""
+    return submission.write_run(results, *run_of(journal, submitter))

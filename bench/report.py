@@ -102,6 +102,8 @@ class Curves:
     """Up is logarithmic."""
     lines: Annotated[tuple[Line, ...], Field(min_length=1)]
     """Series."""
+    names: tuple[Text, ...] | None = None
+    """What stands along at 0, 1, ...; None: what is along is a number."""
     level: Finite | None = None
     """A horizontal line to compare with; None: there is none."""
     level_label: Text | None = None
@@ -119,6 +121,8 @@ class Picture:
     """Which mechanism; None for what belongs to none."""
     rows: Annotated[tuple[tuple[Finite, ...], ...], Field(min_length=1)]
     """Values, row by row."""
+    marked: tuple[Whole, Whole] | None = None
+    """Row and column that the picture is about, e.g. the query; None: no such place."""
 
 
 Figure = Annotated[Curves | Picture, Field(discriminator="kind")]

@@ -11,20 +11,27 @@ from bench.table import Refused, ReportedNumber
 
 Address = Annotated[str, Field(pattern=r"^https://[^\s<>\"']+$", max_length=300)]
 Quantity = Literal[
-    "parameters", "macs", "imagenet1k_top1", "image_throughput", "code_parameters", "code_macs"
-]
-UNITS: dict[Quantity, Literal["count", "mac", "fraction", "image/s"]] = {
+    "parameters", "macs", "imagenet1k_top1", "image_throughput", "speedup", "memory",
+    "code_parameters", "code_macs", "code_contractions",
+]  # fmt: skip
+UNITS: dict[Quantity, Literal["count", "mac", "fraction", "image/s", "ratio", "byte"]] = {
     "parameters": "count",
     "macs": "mac",
     "code_parameters": "count",
     "code_macs": "mac",
+    "code_contractions": "mac",
     "imagenet1k_top1": "fraction",
     "image_throughput": "image/s",
+    "speedup": "ratio",
+    "memory": "byte",
 }
 """Quantity -> unit; a "FLOP" in these papers is a multiply-add.
 
 `code_` is what the published code of the model really has, counted by running it: parameters to the
-last one, multiply-adds of one image by fvcore. A throughput says its hardware in the note.
+last one, multiply-adds of one image by fvcore, which counts norms (five for each number), pooling
+and interpolation, too, and of them those of matrix products and convolutions (`contractions`). A
+throughput and a memory say hardware and batch in the note; a speedup is images/s over those of the
+network that the note names.
 """
 
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from math import sqrt
 from pathlib import Path
 from typing import Literal
 
 from attention_impls.registry import unknown
 from bench.derived import Comparison, Standing, apart, compare, noise, summary
-from bench.model import Environment, Measured, Ok, Outcome, Plan, Record, Run, Timed
+from bench.model import REPRODUCTION, Environment, Measured, Ok, Outcome, Plan, Record, Run, TaskRun
+from bench.plan import repeating
 from bench.submission import StoredRun, read_results
+from bench.task import task, tasks
 from bench.tidy import failure_reason
 
 Agreement = Literal["within the interval", "faster", "slower", "same outcome", "other outcome"]
@@ -33,6 +36,8 @@ class Judgement:
     """What repeating a published row gave."""
 
     agreement: Agreement
+    verdict: str
+    """`within the interval`, `12.3 % slower`, `out of memory instead of ok`, ..."""
     words: str
     """Both numbers and the ratio, in a sentence."""
     differences: tuple[str, ...]
@@ -47,7 +52,7 @@ class Judgement:
 def find_row(root: Path, row: str) -> Published:
     """Find a published case by its id, the start of it, or the eight digits after `#`.
 
-    Of several runs of one case the newest counts.
+    Of several runs of one case the newest counts; reproductions only where nothing else has it.
 
     Raises:
         UnknownName: nothing fits; names the nearest ids.
@@ -55,7 +60,8 @@ def find_row(root: Path, row: str) -> Published:
     """
     found: dict[str, Published] = {}
     ids: set[str] = set()
-    for stored in read_results(root)[0]:
+    every = read_results(root)[0]
+    for stored in sorted(every, key=lambda one: one.run.plan != REPRODUCTION):
         for record in stored.records:
             case_id = record.case.id
             ids.add(case_id)
@@ -73,16 +79,8 @@ def find_row(root: Path, row: str) -> Published:
 
 def repeat_plan(published: Published) -> Plan:
     """Return the plan of this one case, by the protocol that it was published with."""
-    case, conditions = published.record.case, published.run.conditions
-    return Plan(
-        name="repro",
-        purpose=f"Repeats one row of run {published.run.run_id}.",
-        expected_minutes=1.0,
-        protocol=published.run.protocol,
-        cases=(case,),
-        noise_pairs=(case,) if isinstance(case.stimulus, Timed) else (),
-        anchor=conditions.drift.case if conditions.drift else case,
-    )
+    case, drift = published.record.case, published.run.conditions.drift
+    return repeating(case, published.run.protocol, anchor=drift.case if drift else case)
 
 
 def judge(published: Published, environment: Environment, repeated: Record) -> Judgement:
@@ -97,8 +95,10 @@ def judge(published: Published, environment: Environment, repeated: Record) -> J
     before, after = _rounds(published.record, metric), _rounds(repeated, metric)
     if before is None or after is None:
         same = old.kind == new.kind
+        kinds = [one.kind.replace("_", " ") for one in (old, new)]
         return Judgement(
             agreement="same outcome" if same else "other outcome",
+            verdict=f"{kinds[1]} again" if same else f"{kinds[1]} instead of {kinds[0]}",
             words=f"published: {_outcome_words(old)}; here: {_outcome_words(new)}",
             differences=differences,
         )
@@ -114,14 +114,60 @@ def judge(published: Published, environment: Environment, repeated: Record) -> J
     if decided:
         agreement = "faster" if (b.value < a.value) == (metric == "latency") else "slower"
     interval = f", 95 % {a.low:.5g} to {a.high:.5g}" if a.low is not None else ""
+    times = f", {b.value / a.value:.3f} times that" if a.value else ""
     return Judgement(
         agreement=agreement,
-        words=(
-            f"{metric}: published {a.value:.5g}{interval}; here {b.value:.5g}, "
-            f"{b.value / a.value:.3f} times that"
-        ),
+        verdict=_difference_words(metric, a.value, b.value) if decided else agreement,
+        words=f"{metric}: published {a.value:.5g}{interval}; here {b.value:.5g}{times}",
         differences=differences,
     )
+
+
+_DIRECTIONS = {
+    "latency": ("slower", "faster"),
+    "largest_tokens": ("more tokens", "fewer tokens"),
+    "accuracy": ("higher", "lower"),
+}
+
+
+def _difference_words(metric: str, published: float, here: float) -> str:
+    """`12.3 % slower`: how far the repetition is from the published value, and which way."""
+    more, less = _DIRECTIONS[metric]
+    direction = more if here > published else less
+    if metric == "accuracy":
+        return f"{100 * abs(here - published):.1f} percentage points {direction}"
+    return f"{100 * abs(here / published - 1):.1f} % {direction}"
+
+
+TOLERANCE = 0.1
+"""Up to this relative difference two machines of one model have measured the same."""
+
+
+def agrees(published: Published, other: Published) -> bool:
+    """Whether another person's measurement confirms a published one.
+
+    Machines of one model differ more than one machine from itself, so a difference up to
+    `TOLERANCE` confirms, too; accuracies may differ by two standard errors of their difference,
+    where the task counts items, and failures must be of the same kind.
+    """
+    metric = _HEADLINE[published.record.case.stimulus.kind]
+    before, after = _rounds(published.record, metric), _rounds(other.record, metric)
+    if before is None or after is None:
+        return published.record.outcome.kind == other.record.outcome.kind
+    a, b = summary(before).value, summary(after).value
+    stimulus = published.record.case.stimulus
+    if isinstance(stimulus, TaskRun):
+        items = _test_items(stimulus.task)
+        if items is None:
+            return a == b
+        return abs(a - b) <= 2 * sqrt(2 * a * (1 - a) / items)
+    if max(a, b) <= (1 + TOLERANCE) * min(a, b):
+        return True
+    return judge(published, other.run.environment, other.record).agrees
+
+
+def _test_items(name: str) -> int | None:
+    return task(name).test_items if name in {one.name for one in tasks()} else None
 
 
 def environment_differences(published: Environment, here: Environment) -> Iterator[str]:
@@ -188,7 +234,8 @@ def pairs(first: StoredRun, second: StoredRun) -> tuple[Pair, ...]:
 def compare_runs(root: Path, run_a: str, run_b: str) -> str:
     """Compare two runs case by case and return the table as text.
 
-    The ratio is the second's latency over the first's, with its 95 % interval.
+    The ratio is the second's latency over the first's, with its 95 % interval; the largest ratio
+    stands first. Then the cases whose outcome changed, and how many only one of the runs has.
 
     Raises:
         UnknownName: no such run.
@@ -206,22 +253,40 @@ def compare_runs(root: Path, run_a: str, run_b: str) -> str:
             "different ways, the ratios below mean little"
         )
     lines += [f"  {line}" for line in environment_differences(a.environment, b.environment)]
-    lines += ["", f"{'B / A':>7}  {'95 % interval':>15}  {'B is':<9}  case"]
-    for pair in compared:
-        if pair.comparison is not None:
-            lines.append(_ratio_line(pair.first.case.id, pair.comparison))
-    for pair in compared:
+    timed = [(pair.comparison, pair) for pair in compared if pair.comparison is not None]
+    if timed:
+        heads = f"{'B / A':>7}  {'95 % interval':>15}  {'B is':<9}  {'A':>9}  {'B':>9}  case"
+        lines += ["", heads]
+    for found, pair in sorted(timed, key=lambda one: -one[0].ratio):
+        lines.append(_ratio_line(pair, found))
+    changed = [p for p in compared if p.first.outcome.kind != p.second.outcome.kind]
+    for pair in changed:
         kinds = (pair.first.outcome.kind, pair.second.outcome.kind)
-        if kinds[0] != kinds[1]:
-            lines.append(f"outcome {kinds[0]} -> {kinds[1]}: {pair.first.case.id}")
-    verdicts = [pair.comparison.verdict for pair in compared if pair.comparison]
+        lines.append(f"outcome {kinds[0]} -> {kinds[1]}: {pair.first.case.id}")
+    verdicts = [comparison.verdict for comparison, _ in timed]
     counted = ", ".join(f"{verdicts.count(v)} {v}" for v in ("faster", "slower", "undecided"))
-    return "\n".join([*lines, "", f"{len(compared)} cases in common: B is {counted}"])
+    alone = [len(one.records) - len(compared) for one in (first, second)]
+    lines += ["", f"{len(compared)} cases in common: B is {counted}"]
+    lines.append(
+        f"{len(changed)} outcomes differ; {alone[0]} cases are in A alone, {alone[1]} in B alone"
+    )
+    return "\n".join(lines)
 
 
-def _ratio_line(case_id: str, found: Comparison) -> str:
+def _ratio_line(pair: Pair, found: Comparison) -> str:
     ends = "" if found.low is None or found.high is None else f"{found.low:.3f}..{found.high:.3f}"
-    return f"{found.ratio:7.3f}  {ends:>15}  {found.verdict:<9}  {case_id}"
+    times = [_rounds(record, "latency") for record in (pair.first, pair.second)]
+    a, b = ("" if t is None else _seconds(summary(t).value) for t in times)
+    return (
+        f"{found.ratio:7.3f}  {ends:>15}  {found.verdict:<9}  {a:>9}  {b:>9}  {pair.first.case.id}"
+    )
+
+
+def _seconds(value: float) -> str:
+    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "us")):
+        if value * factor >= 1:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value * 1e9:.3g} ns"
 
 
 def _rounds(record: Record, metric: str) -> tuple[tuple[float, ...], ...] | None:

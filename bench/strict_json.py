@@ -2,8 +2,16 @@
 
 import json
 import math
+import re
 from typing import Any
 
+LONGEST_TEXT = 20_000
+"""Characters of a text or key; the longest of any of our formats has a fifth of that."""
+_FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, what turns the direction of a line around, and halves of characters."""
+LARGEST_NUMBER = 1e30
+"""Neither larger nor, but for 0, closer to 0 than one over this: what follows stays finite, too."""
+_MOST_DIGITS = 31
 DEEPEST = 16
 """Levels of nesting that any of our formats needs, with room."""
 LINE_LENGTH = 120
@@ -16,6 +24,8 @@ class StrictJsonError(ValueError):
 
 def parse(data: bytes) -> Any:
     """Parse UTF-8 JSON without a byte order mark, duplicate keys, NaN, infinities or deep nesting.
+
+    Texts and keys are of bounded length and hold no control characters but tab and line feed.
 
     Raises:
         StrictJsonError: with what was found.
@@ -32,6 +42,7 @@ def parse(data: bytes) -> Any:
             object_pairs_hook=_without_duplicates,
             parse_constant=_no_constant,
             parse_float=_finite,
+            parse_int=_not_too_large,
         )
     except StrictJsonError:
         raise
@@ -39,7 +50,7 @@ def parse(data: bytes) -> Any:
         raise StrictJsonError(f"nested deeper than {DEEPEST} levels") from None
     except ValueError as error:
         raise StrictJsonError(f"not JSON: {error}") from None
-    _check_depth(value)
+    _check(value)
     return value
 
 
@@ -73,7 +84,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise StrictJsonError(f"key {twice[0]!r} occurs more than once in one object")
+        raise StrictJsonError(f"key {twice[0][:100]!r} occurs more than once in one object")
     return found
 
 
@@ -86,24 +97,39 @@ def _no_constant(name: str) -> float:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise StrictJsonError(f"{text} is too large for a number")
+        raise StrictJsonError(f"{text[:40]} is too large for a number")
+    if number and not 1 / LARGEST_NUMBER <= abs(number) <= LARGEST_NUMBER:
+        raise StrictJsonError(f"{text[:40]} is beyond everything that is measured here")
     return number
 
 
-def _check_depth(value: Any) -> None:
-    level = [value]
-    for _ in range(DEEPEST + 1):
-        level = [child for parent in level for child in _children(parent)]
+def _not_too_large(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise StrictJsonError(f"{text[:40]} is beyond everything that is counted here")
+    return int(text)
+
+
+def _check(value: Any) -> None:
+    """Look at depth, and at every text on the way."""
+    level = [[value]]
+    for _ in range(DEEPEST + 2):
+        below: list[list[Any]] = []
+        for children in level:
+            for child in children:
+                if isinstance(child, str):
+                    _check_text(child)
+                elif isinstance(child, list):
+                    below.append(child)
+                elif isinstance(child, dict):
+                    below += [list(child), list(child.values())]
+        level = below
         if not level:
             return
     raise StrictJsonError(f"nested deeper than {DEEPEST} levels")
 
 
-def _children(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        children = list(value.values())
-    elif isinstance(value, list):
-        children = value
-    else:
-        return []
-    return [child for child in children if isinstance(child, dict | list)]
+def _check_text(text: str) -> None:
+    if len(text) > LONGEST_TEXT:
+        raise StrictJsonError(f"a text of {len(text):,} characters, allowed {LONGEST_TEXT:,}")
+    if found := _FORBIDDEN.search(text):
+        raise StrictJsonError(f"U+{ord(found[0]):04X} in a text: write it without that character")

@@ -268,8 +268,10 @@ def _check_names(folder: Path, run: Run, names: Sequence[str]) -> None:
             f"{folder.parent.name}",
         )
     for name in sorted(set(run.files) ^ set(names)):
-        told = "is not listed in run.json" if name in names else "is listed in run.json, not there"
-        raise RefusedError(folder / name, told)
+        if name in names:
+            raise RefusedError(folder / name, "is not listed in run.json")
+        # a stranger's text, not a name of ours: it never becomes part of a path
+        raise RefusedError(run_path, f"files lists {name[:100]!r}, which is not there")
     if not names:
         raise RefusedError(folder, "no variant file: a run holds at least one")
 
@@ -298,9 +300,10 @@ def _validated(type_: Any, document: dict[str, Any], path: Path) -> Any:
         raise RefusedError(path, str(error)) from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "document"
+        # keys of a stranger may be of any length
+        where = ".".join(str(part)[:100] for part in first["loc"]) or "document"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise RefusedError(path, f"{where}: {first['msg']}{more}") from None
+        raise RefusedError(path, f"{where}: {first['msg'][:500]}{more}") from None
 
 
 def _document(path: Path) -> tuple[dict[str, Any], bytes]:

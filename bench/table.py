@@ -12,12 +12,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas
 
-from bench.model import Environment, Measured, Ok, Run, Scalar, VariantRecords, adapter
+from bench.model import (
+    Environment,
+    Measured,
+    Ok,
+    Run,
+    Scalar,
+    Training,
+    VariantRecords,
+    adapter,
+)
 from bench.report import AnalysisReport, read_reports
 
 if TYPE_CHECKING:
     from bench.catalogue import Catalogue
     from bench.submission import StoredRun
+    from bench.trust import Trust
 
 OutcomeKind = Literal[
     "ok",
@@ -29,6 +39,17 @@ OutcomeKind = Literal[
     "diverged",
     "not_run",
 ]
+
+Tier = Literal["not accepted", "self-reported", "reproducible", "reproduced", "maintainer-verified"]
+TIERS: Mapping[Tier, str] = {
+    "not accepted": "A rule found an error: the row is shown here, but cannot be published.",
+    "self-reported": "Passed every rule, but something keeps others from repeating it exactly.",
+    "reproducible": "Passed every rule; code, machine, protocol and samples are known, so that "
+    "anybody can repeat it.",
+    "reproduced": "Another account measured the same on the same machine model and agrees.",
+    "maintainer-verified": "A maintainer who did not submit it measured the same and agrees.",
+}
+"""Lowest first: what each word means."""
 
 ROW_TYPES: Mapping[str, str] = {
     "run_id": "object",
@@ -79,6 +100,10 @@ ROW_TYPES: Mapping[str, str] = {
     "case_id": "object",
     "plan": "object",
     "created": "object",
+    "tier": "object",
+    "reproductions": "Int64",
+    "contradictions": "Int64",
+    "findings": "object",
 }
 """Columns of `rows` and `history` with their pandas types, in order.
 
@@ -98,6 +123,9 @@ Missing text is None, missing whole numbers and booleans are pandas.NA, missing 
 - stale: measured with another revision of the variant, another protocol version, or another
   revision or recipe of the task; never ranked.
 - busy: the machine was not quiet.
+- tier: how far the row can be trusted, see bench.trust; missing where it was not judged.
+  reproductions, contradictions: other accounts that measured the same and agree, or differ.
+  findings: ids of the rules that found something about the row, its file or its run.
 """
 
 
@@ -198,6 +226,27 @@ class TaskEntry:
     """Docstring of the file that defines it."""
     source: str | None = None
     """Path of its file in the repository."""
+    data: str = ""
+    """Docstring of the file that reads or generates its examples."""
+    data_source: str | None = None
+    """Path of that file; the task's own where it generates them itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisEntry:
+    """One question about trained attention."""
+
+    name: str
+    title: str
+    question: str
+    claim: str
+    """What a paper says about it; empty where none does."""
+    revision: int
+    """Reports of another one are stale."""
+    description: str
+    """Docstring of the file that defines it."""
+    source: str
+    """Path of its file in the repository."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,11 +324,12 @@ class ReportedNumber:
     """The authors' name of the configuration."""
     resolution_px: int
     quantity: Literal[
-        "parameters", "macs", "imagenet1k_top1", "image_throughput", "code_parameters", "code_macs"
-    ]
+        "parameters", "macs", "imagenet1k_top1", "image_throughput", "speedup", "memory",
+        "code_parameters", "code_macs", "code_contractions",
+    ]  # fmt: skip
     """What it is; `code_` numbers are counted in the published code instead of printed."""
     value: float
-    unit: Literal["count", "mac", "fraction", "image/s"]
+    unit: Literal["count", "mac", "fraction", "image/s", "ratio", "byte"]
     from_plot: bool
     """Read off a plot instead of printed."""
     table: str
@@ -305,6 +355,8 @@ class Recorded:
     """Metric -> samples of each round, in the metric's base unit."""
     checked: str | None
     """Shape of the comparison with float64, where that is smaller than the case's own."""
+    training: Training | None
+    """Learning curves of a task; None for what is not trained, and in runs of schema 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,16 +380,23 @@ class LeaderboardTable:
     refused: tuple[Refused, ...]
     backbones: tuple[BackboneEntry, ...] = ()
     """Every whole network, by id."""
+    questions: tuple[AnalysisEntry, ...] = ()
+    """Every analysis of the tree, by name."""
     root: Path
     """The results folder that was read."""
+    trust: "Mapping[tuple[str, str], Trust] | None" = None
+    """(run_id, case id) -> tier, what it lacks, and what the rules found; None: not judged."""
 
 
-def load_table(root: Path, catalogue: "Catalogue | None" = None) -> LeaderboardTable:
+def load_table(
+    root: Path, catalogue: "Catalogue | None" = None, *, judge: bool = False
+) -> LeaderboardTable:
     """Read everything below the results folder `root` into one table.
 
     Args:
         root: the results folder.
         catalogue: what the tree says about itself; None reads it, which imports torch.
+        judge: apply the rules of `attnbench check` and compute how far each row can be trusted.
     """
     from bench.catalogue import read_catalogue  # noqa: PLC0415 - its types come from here
     from bench.reported import read_reported  # noqa: PLC0415 - idem
@@ -346,7 +405,12 @@ def load_table(root: Path, catalogue: "Catalogue | None" = None) -> LeaderboardT
 
     known = catalogue or read_catalogue()
     stored, refusals = read_results(root)
-    rows, history = frames(stored, known)
+    trusted: Mapping[tuple[str, str], Trust] | None = None
+    if judge:
+        from bench.trust import judged  # noqa: PLC0415 - the rules know torch
+
+        trusted = judged(root, stored, refusals)
+    rows, history = frames(stored, known, trusted)
     reported, bad_reports = read_reported(root / "reported")
     analyses, bad_analyses = read_reports(root)
     newest_first = tuple(run_entry(one) for one in reversed(stored))
@@ -359,6 +423,7 @@ def load_table(root: Path, catalogue: "Catalogue | None" = None) -> LeaderboardT
         runs=newest_first,
         tasks=known.tasks,
         backbones=known.backbones,
+        questions=known.questions,
         reported=reported,
         analyses=analyses,
         refused=(
@@ -368,6 +433,7 @@ def load_table(root: Path, catalogue: "Catalogue | None" = None) -> LeaderboardT
             *_unknown_metrics(stored, {column.name for column in known.columns}),
         ),
         root=root,
+        trust=trusted,
     )
 
 
@@ -396,6 +462,7 @@ def recorded(root: Path, folder: str, variant: str) -> Mapping[str, Recorded]:
         found[record.case.id] = Recorded(
             rounds={m.metric: m.rounds for m in measured if isinstance(m, Measured)},
             checked=outcome.checked if isinstance(outcome, Ok) else None,
+            training=outcome.training if isinstance(outcome, Ok) else None,
         )
     return found
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas
 
@@ -11,6 +11,7 @@ from bench.catalogue import Catalogue
 from bench.derived import Summary, drift, noise, summary
 from bench.model import (
     PROTOCOL_VERSION,
+    REPRODUCTION,
     Case,
     Crashed,
     Diverged,
@@ -33,6 +34,9 @@ from bench.model import (
 )
 from bench.submission import StoredRun
 from bench.table import ROW_TYPES, Drift, RunEntry, TaskEntry, VariantEntry
+
+if TYPE_CHECKING:
+    from bench.trust import Trust
 
 Row = tuple[Any, ...]
 
@@ -76,9 +80,17 @@ def _drift(repeated: RepeatedCase | None) -> Drift | None:
 
 
 def frames(
-    runs: Iterable[StoredRun], catalogue: Catalogue
+    runs: Iterable[StoredRun],
+    catalogue: Catalogue,
+    trusted: "Mapping[tuple[str, str], Trust] | None" = None,
 ) -> tuple[pandas.DataFrame, pandas.DataFrame]:
-    """Return the rows of the newest run of each case on each machine, and all older rows."""
+    """Return the rows of the newest run of each case on each machine, and all older rows.
+
+    Args:
+        runs: all accepted runs.
+        catalogue: what the tree says about itself.
+        trusted: (run_id, case id) -> how far it can be trusted; None: not judged.
+    """
     stored = list(runs)
     known = _Known(
         units={column.name: column.unit for column in catalogue.columns},
@@ -86,19 +98,22 @@ def frames(
         variants={variant.name: variant for variant in catalogue.variants},
         tasks={task.name: task for task in catalogue.tasks},
     )
-    newest: dict[tuple[str, str], tuple[str, str]] = {}
+    # a reproduction stands beside the row that it repeats, it never takes its place
+    newest: dict[tuple[str, str], tuple[bool, str, str]] = {}
     for one in stored:
         for record in one.records:
             key = (one.run.environment.hardware_id, record.case.id)
-            newest[key] = max(newest.get(key, ("", "")), (one.run.created, one.run.run_id))
+            mine = (one.run.plan != REPRODUCTION, one.run.created, one.run.run_id)
+            newest[key] = max(newest.get(key, (False, "", "")), mine)
     rows: list[Row] = []
     history: list[Row] = []
     for one in stored:
         entry = run_entry(one)
         for record in one.records:
-            winner = newest[one.run.environment.hardware_id, record.case.id][1]
+            winner = newest[one.run.environment.hardware_id, record.case.id][2]
             target = rows if winner == one.run.run_id else history
-            target.extend(_rows(entry, record, known))
+            found = None if trusted is None else trusted[one.run.run_id, record.case.id]
+            target.extend(_rows(entry, record, known, found))
     return frame(rows), frame(history)
 
 
@@ -118,7 +133,7 @@ def options_text(options: Mapping[str, Scalar]) -> str:
     return ", ".join(f"{name}={value}" for name, value in sorted(options.items()))
 
 
-def _rows(entry: RunEntry, record: Record, known: _Known) -> Iterator[Row]:
+def _rows(entry: RunEntry, record: Record, known: _Known, trusted: "Trust | None") -> Iterator[Row]:
     case, outcome = record.case, record.outcome
     batch = outcome.batch if isinstance(outcome, Ok) else None
     executed = outcome.executed if isinstance(outcome, Ok) else None
@@ -159,6 +174,7 @@ def _rows(entry: RunEntry, record: Record, known: _Known) -> Iterator[Row]:
             case_id,
             run.plan,
             run.created,
+            *_trust_cells(trusted),
         )
 
     if not isinstance(outcome, Ok):
@@ -180,6 +196,13 @@ def _rows(entry: RunEntry, record: Record, known: _Known) -> Iterator[Row]:
         bound = extra.bound if name == "efficiency" else None
         fast = extra.implausible and known.varies[name]
         yield row(name, found, bound=bound, implausible=fast)
+
+
+def _trust_cells(trusted: "Trust | None") -> Row:
+    if trusted is None:
+        return (None, pandas.NA, pandas.NA, None)
+    rules = " ".join(trusted.rules)
+    return (trusted.tier, len(trusted.agreeing), len(trusted.differing), rules or None)
 
 
 def _other_task(record: Record, tasks: Mapping[str, TaskEntry]) -> bool:

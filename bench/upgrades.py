@@ -44,7 +44,8 @@ def upgraded(document: Document) -> Document:
     """
     number = document.get("schema")
     if type(number) is not int or number < 1:
-        raise SchemaError(f"schema: got {number!r}, must be a whole number from 1 to {SCHEMA}")
+        shown = repr(number)[:100]
+        raise SchemaError(f"schema: got {shown}, must be a whole number from 1 to {SCHEMA}")
     if number > SCHEMA:
         raise SchemaError(
             f"schema: {number} is newer than {SCHEMA}, the newest known here; update attnbench"

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from sample_run import sample_header, sample_records
+from sample_run import noise_of, sample_header, sample_records
 
 from bench.model import Measured, Ok, Record
 from bench.submission import StoredRun, identified
@@ -13,7 +13,8 @@ def run_with_latency(factor: float, day: str) -> StoredRun:
     """The synthetic softmax run of `day` with every latency times `factor`."""
     (file,) = sample_records(("softmax",))
     changed = replace(file, records=tuple(scaled(record, factor) for record in file.records))
-    run, files = identified(sample_header(created=f"{day}T03:04:05Z"), [changed])
+    header = noise_of(sample_header(created=f"{day}T03:04:05Z"), ("softmax",))
+    run, files = identified(header, [changed])
     folder = Path(run.environment.hardware_id) / run.run_id
     return StoredRun(run=run, files=files, folder=folder)
 

@@ -144,7 +144,18 @@ def write_sample(
 ) -> Path:
     """Write a synthetic run below the results folder `root` and return its folder."""
     header = sample_header(created=created, hardware_id=hardware_id, busy=busy)
-    return write_run(root, header, sample_records(variants))
+    return write_run(root, noise_of(header, tuple(variants)), sample_records(tuple(variants)))
+
+
+def noise_of(header: Run, variants: tuple[str, ...]) -> Run:
+    """The header with its A/A pairs of `variants` alone, as many as before."""
+    pairs = tuple(
+        pair
+        if pair.case.variant in variants
+        else replace(pair, case=replace(pair.case, variant=variants[n % len(variants)]))
+        for n, pair in enumerate(header.conditions.noise)
+    )
+    return replace(header, conditions=replace(header.conditions, noise=pairs))
 
 
 def write_planned(root: Path, plan: Plan, *, created: str = "2026-01-02T03:04:05Z") -> Path:

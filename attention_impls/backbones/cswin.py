@@ -228,11 +228,12 @@ _AGENT = tuple(
 )
 
 
-def _borrowed(printed_: str, real: str) -> tuple[str, ...]:
+def _borrowed(printed_: str, figure: str, real: str) -> tuple[str, ...]:
     return (
         (
-            f"The README prints {printed_} million parameters, the numbers of another paper's "
-            f"README (MLLA); the published code has {real} million, as here."
+            f"The README prints {printed_} million parameters, the number of another paper's "
+            f"README (MLLA), and its figure {figure} million; the published code has {real} "
+            "million, as here."
         ),
     )
 
@@ -267,17 +268,17 @@ _MODELS = (
     _linear(
         "inline_cswin_t", "T", printed(INLINE_README, parameters=25e6, macs=4.3e9, top1=0.832),
         stages(64, NARROW_HEADS, (2, 4, 18, 1), AT_224, _INLINE),
-        differences=_borrowed("25", "20.605"),
+        differences=_borrowed("25", "21", "20.605"),
     ),
     _linear(
         "inline_cswin_s", "S", printed(INLINE_README, parameters=43e6, macs=6.8e9, top1=0.838),
         stages(64, NARROW_HEADS, (3, 6, 29, 2), AT_224, _INLINE),
-        differences=_borrowed("43", "33.033"),
+        differences=_borrowed("43", "33", "33.033"),
     ),
     _linear(
         "inline_cswin_b", "B", printed(INLINE_README, parameters=96e6, macs=14.9e9, top1=0.845),
         stages(96, WIDE_HEADS, (3, 6, 29, 2), AT_224, _INLINE),
-        differences=_borrowed("96", "73.414"),
+        differences=_borrowed("96", "73", "73.414"),
     ),
     _linear(
         "inline_cswin_b_384", "B", printed("README, figure fig2_cls.png", top1=0.857),

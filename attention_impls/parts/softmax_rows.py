@@ -21,7 +21,9 @@ def softmax_rows(
         v: values, as the keys.
         unseen: True where a query must not see a key; each query sees one key at least.
     """
-    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+    scale = q.shape[-1] ** -0.5
+    # the fewer rows are scaled
+    scores = (q * scale) @ k.mT if q.shape[-2] <= k.shape[-2] else q @ (k * scale).mT
     if unseen is not None:
         scores.masked_fill_(unseen, float("-inf"))
     return softmax_of(scores) @ v

@@ -115,6 +115,8 @@ class LunaLayer(MultiHead):
         """Return the queries, and what is packed twice."""
         parts = self.qkv(x).unflatten(2, (2, self.heads, self.head_dim)).unbind(2)
         q, packed = (part.transpose(1, 2) for part in parts)
+        # two products read it, and each would copy it
+        packed = packed.contiguous()
         return q, packed, packed
 
 

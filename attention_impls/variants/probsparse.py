@@ -26,7 +26,7 @@ from attention_impls.spec import AttentionSpec, Paper, StateDict, Traits
 
 Heads = Float[Tensor, "batch heads tokens head_dim"]
 
-_SEGMENT_TOKENS = 512
+_SEGMENT_TOKENS = 128
 """Queries whose sampled keys are held at once."""
 
 
@@ -100,13 +100,14 @@ class ProbSparseMix(nn.Module):
             samples = sampled_keys(tokens, self.options).to(q.device)
         exact = torch.promote_types(q.dtype, torch.float32)
         divisor = tokens if self.options.divisor == "keys" else samples.shape[1]
-        q, k = q.to(exact), k.to(exact)
+        q, k = q.to(exact), k.to(exact).contiguous()
         found: list[Tensor] = []
         for start in range(0, tokens, _SEGMENT_TOKENS):
             part = samples[start : start + _SEGMENT_TOKENS]
             keys = k.index_select(2, part.flatten()).unflatten(2, part.shape)
-            queries = q[:, :, start : start + _SEGMENT_TOKENS].unsqueeze(-1)
-            scores = (keys @ queries).squeeze(-1)
+            queries = q[:, :, start : start + _SEGMENT_TOKENS].unsqueeze(-2)
+            # a row times a matrix takes half the time of a matrix times a column
+            scores = (queries @ keys.mT).squeeze(-2)
             found.append(scores.amax(-1) - scores.sum(-1) / divisor)
         return torch.cat(found, 2)
 
@@ -188,7 +189,7 @@ SPEC = AttentionSpec(
         ),
         (
             "The measure is not differentiated; it decides between queries and has no gradient in "
-            "the authors' code either. It is computed for 512 queries at a time and in float32 "
+            "the authors' code either. It is computed for 128 queries at a time and in float32 "
             "for half-precision inputs."
         ),
     ),

@@ -10,8 +10,9 @@ Han et al., "Bridging the Divide", NeurIPS 2024, https://arxiv.org/abs/2412.0659
 ablations.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,7 +20,15 @@ from torch import Tensor, nn
 from attention_impls.registry import load
 from attention_impls.shapes import AttentionShape, Grid
 from attention_impls.spec import AttentionSpec
-from bench.analysis import Analysis, Findings, Study, quantity
+from bench.analysis import (
+    Analysis,
+    Conclusion,
+    Findings,
+    Study,
+    by_setting,
+    quantity,
+    together,
+)
 from bench.attention_matrix import without_local_options
 from bench.derived import mean_of_seeds
 from bench.learning import learn
@@ -30,6 +39,8 @@ from bench.task import Assignment, task
 FEATURE_MAPS = ("identity", "relu", "leaky_relu", "exp")
 LINEAR = {"relu": "linear_relu"}
 """Feature map -> variant that is linear attention with it."""
+INJECTIVE = "InLine, no local residual"
+LABELS = {True: "with the local residual", False: "without the local residual"}
 
 
 class Windowed(nn.Module):
@@ -68,15 +79,11 @@ def run(study: Study) -> Findings:
     quantities: list[Quantity] = []
     injective = list(_injective(study, quantities))
     windowed = list(_windows(study, quantities))
-    sentence = "; ".join(f"{q.setting} {100 * q.value:.1f} %" for q in quantities)
     return Findings(
-        finding=f"Mean accuracy on {study.task}: {sentence}.",
-        agrees=_agrees(injective),
         quantities=tuple(quantities),
         figures=(
-            Curves(kind="bars", title="Feature map, injective or not",
-                   x=f"feature map: {', '.join(FEATURE_MAPS)}", y="accuracy, fraction",
-                   lines=tuple(injective)),
+            Curves(kind="bars", title="Feature map, injective or not", x="feature map",
+                   y="accuracy, fraction", lines=tuple(injective), names=FEATURE_MAPS),
             Curves(kind="lines", title="Window, with and without the local residual",
                    x="tokens a side of the window", y="accuracy, fraction", lines=tuple(windowed)),
         ),
@@ -85,7 +92,7 @@ def run(study: Study) -> Findings:
 
 def _injective(study: Study, quantities: list[Quantity]) -> Iterator[Line]:
     rows: tuple[tuple[str, dict[str, tuple[str, dict[str, Any]]]], ...] = (
-        ("InLine, no local residual", {
+        (INJECTIVE, {
             name: ("inline", {"local_residual": False} | (
                 {} if name == "identity" else {"feature_map": name}))
             for name in FEATURE_MAPS
@@ -98,11 +105,10 @@ def _injective(study: Study, quantities: list[Quantity]) -> Iterator[Line]:
         ends: list[tuple[float, float]] = []
         for name, (variant, options) in cells.items():
             values = [study.trained(variant, seed, options).result.accuracy for seed in study.seeds]
-            mean, low, high = mean_of_seeds(values)
+            mean, low, high = _kept(variant, values, f"{label}, {name}", quantities)
             places.append(float(FEATURE_MAPS.index(name)))
             means.append(mean)
-            ends.append((mean if low is None else low, mean if high is None else high))
-            quantities.append(quantity(variant, "accuracy", mean, f"{label}, {name}"))
+            ends.append((low, high))
         yield Line(
             variant="inline" if "InLine" in label else "linear_relu", label=label,
             x=tuple(places), y=tuple(means), low=tuple(low for low, _ in ends),
@@ -116,9 +122,9 @@ def _windows(study: Study, quantities: list[Quantity]) -> Iterator[Line]:
     grid = Grid(size.grid.height, size.grid.width)
     inline = load("inline")
     for local in (True, False):
-        label = "with the local residual" if local else "without the local residual"
+        label = LABELS[local]
         options: dict[str, Scalar] = {} if local else {"local_residual": False}
-        means: list[float] = []
+        means: list[tuple[float, float, float]] = []
         sides = windows(grid)
         for side in sides:
             values: list[float] = []
@@ -134,22 +140,65 @@ def _windows(study: Study, quantities: list[Quantity]) -> Iterator[Line]:
                 )
                 study.note(f"inline, {label}, window {side}, seed {seed}")
                 values.append(learn(of, order).result.accuracy)
-            mean, _, _ = mean_of_seeds(values)
-            means.append(mean)
-            quantities.append(quantity("inline", "accuracy", mean, f"{label}, window {side}"))
-        yield Line(variant="inline", label=label, x=tuple(map(float, sides)), y=tuple(means))
+            means.append(_kept("inline", values, f"{label}, window {side}", quantities))
+        y, low, high = zip(*means, strict=True)
+        yield Line(
+            variant="inline", label=label, x=tuple(map(float, sides)), y=y, low=low, high=high
+        )
 
 
-def _agrees(injective: list[Line]) -> bool | None:
-    """Whether InLine is ahead of linear attention with the same map by more than the spread."""
-    inline, linear = injective
-    place = FEATURE_MAPS.index("relu")
-    ours = inline.x.index(float(place))
-    if inline.low is None or linear.high is None or inline.low[ours] == inline.y[ours]:
-        return None
-    if inline.low[ours] > linear.high[0]:
-        return True
-    return False if inline.high and inline.high[ours] < (linear.low or linear.y)[0] else None
+def _kept(
+    variant: str, values: list[float], setting: str, quantities: list[Quantity]
+) -> tuple[float, float, float]:
+    """Keep every seed; return mean and interval, the mean itself where there is no interval."""
+    quantities += [
+        quantity(variant, "accuracy", value, f"{setting}, seed {number}")
+        for number, value in enumerate(values)
+    ]
+    mean, low, high = mean_of_seeds(values)
+    return mean, mean if low is None else low, mean if high is None else high
+
+
+def conclude(quantities: Sequence[Quantity]) -> Conclusion:
+    """Compare intervals over the seeds: injective with linear, residual with none, windows."""
+    seeds: dict[str, list[float]] = {}
+    for of in by_setting(quantities, "accuracy").values():
+        for setting, value in of.items():
+            seeds.setdefault(setting.rpartition(", seed ")[0], []).append(value)
+    pairs = [
+        ("injective against linear", f"{INJECTIVE}, {name}", f"linear attention, {name}")
+        for name in LINEAR
+    ]
+    sides = sorted({int(cell.rpartition(" ")[2]) for cell in seeds if ", window " in cell})
+    pairs.append(
+        ("local residual against none",
+         f"{LABELS[True]}, window {sides[-1]}", f"{LABELS[False]}, window {sides[-1]}")
+    )  # fmt: skip
+    pairs += [
+        (f"window {large} against {small}",
+         f"{LABELS[True]}, window {large}", f"{LABELS[True]}, window {small}")
+        for small, large in pairwise(sides)
+    ]  # fmt: skip
+    found = [(what, *_compared(seeds.get(a), seeds.get(b))) for what, a, b in pairs]
+    words = {True: "better", False: "worse", None: "not told apart"}
+    listed = "; ".join(f"{what} {text}: {words[verdict]}" for what, verdict, text in found)
+    return Conclusion(
+        finding=f"Mean accuracy, 95 % intervals over seeds: {listed}.",
+        agrees=together([verdict for _, verdict, _ in found]),
+    )
+
+
+def _compared(one: list[float] | None, other: list[float] | None) -> tuple[bool | None, str]:
+    """Whether `one` is ahead by more than both intervals; None: not told apart, or not trained."""
+    if not one or not other:
+        return None, "was not trained"
+    (mean, low, high), (theirs, their_low, their_high) = mean_of_seeds(one), mean_of_seeds(other)
+    text = f"{100 * mean:.1f} % against {100 * theirs:.1f} %"
+    if low is None or high is None or their_low is None or their_high is None:
+        return None, text
+    if low > their_high:
+        return True, text
+    return (False if high < their_low else None), text
 
 
 ANALYSIS = Analysis(
@@ -163,4 +212,5 @@ ANALYSIS = Analysis(
     revision=1,
     variants=("inline", "linear_relu"),
     run=run,
+    conclude=conclude,
 )

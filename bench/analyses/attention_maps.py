@@ -4,9 +4,19 @@ A picture is the row of the attention matrix of one query, laid out on the grid,
 (weights with their sign). The query is the token in the middle of the image.
 """
 
+from collections.abc import Sequence
+
 import torch
 
-from bench.analysis import Analysis, Findings, Study, quantity
+from bench.analysis import (
+    Analysis,
+    Conclusion,
+    Findings,
+    Study,
+    by_setting,
+    quantity,
+    title,
+)
 from bench.attention_matrix import matrix, seen
 from bench.report import Picture, Quantity
 
@@ -31,14 +41,17 @@ def run(study: Study) -> Findings:
             query = (height // 2) * width + width // 2
             row = matrix(layer.of(0)).mean(0)[query].view(height, width)
             words = f"layer {place}, row {height // 2}, column {width // 2}"
-            pictures.append(Picture(title=f"{variant}, {words}", variant=variant, rows=_rows(row)))
+            pictures.append(
+                Picture(
+                    title=f"layer {place}",
+                    variant=variant,
+                    rows=_rows(row),
+                    marked=(height // 2, width // 2),
+                )
+            )
             quantities.append(quantity(variant, "largest weight", float(row.max()), words))
             quantities.append(quantity(variant, "least weight", float(row.min()), words))
-    largest = {q.variant: q.value for q in quantities if q.name == "largest weight"}
-    listed = ", ".join(f"{variant} {100 * value:.2g} %" for variant, value in largest.items())
     return Findings(
-        finding=f"Largest weight of the middle query in the last layer, mean of heads: {listed}.",
-        agrees=None,
         quantities=tuple(quantities),
         figures=tuple(pictures),
     )
@@ -46,6 +59,18 @@ def run(study: Study) -> Findings:
 
 def _rows(values: torch.Tensor) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(float(f"{v:.5g}") for v in row) for row in values.tolist())
+
+
+def conclude(quantities: Sequence[Quantity]) -> Conclusion:
+    """Name the largest weight of the last layer; no paper says what it must be."""
+    largest = {
+        v: list(of.values())[-1] for v, of in by_setting(quantities, "largest weight").items()
+    }
+    listed = ", ".join(f"{title(v)} {100 * value:.2g} %" for v, value in largest.items())
+    return Conclusion(
+        finding=f"Largest weight of the middle query in the last layer, mean of heads: {listed}.",
+        agrees=None,
+    )
 
 
 ANALYSIS = Analysis(
@@ -56,4 +81,5 @@ ANALYSIS = Analysis(
     revision=1,
     variants=("softmax", "inline", "linear_relu", "linear_elu", "focused_linear"),
     run=run,
+    conclude=conclude,
 )

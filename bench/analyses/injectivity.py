@@ -10,6 +10,7 @@ https://arxiv.org/abs/2412.06590, section 4.1 and figures 1 and 2. How the paper
 layers, class token) is not stated; here all layers and heads are pooled, without a class token.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -18,7 +19,16 @@ from torch import Tensor, nn
 
 from attention_impls.registry import load
 from attention_impls.shapes import AttentionShape, Grid
-from bench.analysis import Analysis, Findings, Study, quantity
+from bench.analysis import (
+    Analysis,
+    Conclusion,
+    Findings,
+    Study,
+    by_setting,
+    quantity,
+    title,
+    together,
+)
 from bench.attention_matrix import Given, matrix, seen, without_local_options
 from bench.report import Curves, Line, Quantity
 
@@ -111,11 +121,7 @@ def run(study: Study) -> Findings:
             quantity(variant, "change of rows", change, f"queries times {scale:g}")
             for scale, change in zip(SCALES, moved.tolist(), strict=True)
         ]
-    finding, agrees = _finding(shares, {q.variant: q.value for q in quantities
-                                        if q.name.startswith("equal pairs")})  # fmt: skip
     return Findings(
-        finding=finding,
-        agrees=agrees,
         quantities=tuple(quantities),
         figures=(
             Curves(
@@ -170,23 +176,38 @@ def _changes(given: Given, rows: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def _finding(
-    shares: dict[str, list[float]], toys: dict[str | None, float]
-) -> tuple[str, bool | None]:
-    place = TOLERANCES.index(1e-3)
-    ordered = sorted(shares, key=lambda name: -shares[name][place])
-    listed = ", ".join(f"{name} {100 * shares[name][place]:.3g} %" for name in ordered)
-    equal = ", ".join(f"{name} {toys[name]:.0f}" for name in ordered)
-    sentence = (
-        f"Share of pairs of different queries that get the same attention (tolerance 1e-3): "
-        f"{listed}. Of the six pairs of collinear queries in the toy are equal: {equal}."
+def conclude(quantities: Sequence[Quantity]) -> Conclusion:
+    """Compare linear with injective mechanisms at every tolerance, and look at the toy."""
+    shares = by_setting(quantities, "share of confused pairs")
+    toys = {v: of[""] for v, of in by_setting(quantities, "equal pairs of six in the toy").items()}
+    place = "tolerance 0.001"
+    listed = ", ".join(
+        f"{title(v)} {100 * of[place]:.2g} %"
+        for v, of in sorted(shares.items(), key=lambda item: -item[1][place])
     )
-    linear = [name for name in ("linear_relu", "linear_elu") if name in shares]
+    sentence = (
+        "Share of pairs of different queries that get the same attention (rows within 1e-3): "
+        f"{listed}"
+    )
     injective = [name for name in ("softmax", "inline") if name in shares]
-    if not linear or not injective:
-        return sentence, None
-    above = all(shares[one][place] > shares[other][place] for one in linear for other in injective)
-    return sentence, above
+    verdicts: list[bool | None] = []
+    for name in ("linear_relu", "linear_elu"):
+        if name not in shares or not injective:
+            continue
+        most = {s: max(shares[other][s] for other in injective) for s in shares[name]}
+        above = [s for s, value in shares[name].items() if value > most[s]]
+        below = [s for s, value in shares[name].items() if value < most[s]]
+        verdicts.append(not below if above or below else None)
+        words = " and ".join(title(other) for other in injective)
+        sentence += (
+            f"; {title(name)} confuses more than {words} at {len(above)} of {len(most)} tolerances"
+        )
+    if toys:
+        equal = " and ".join(f"{title(v)} ({of:.0f} of 6)" for v, of in toys.items() if of)
+        sentence += f"; collinear queries of the toy get equal rows from {equal or 'none'}"
+        if "linear_relu" in toys and injective:
+            verdicts.append(toys["linear_relu"] > max(toys[other] for other in injective))
+    return Conclusion(finding=f"{sentence}.", agrees=together(verdicts))
 
 
 ANALYSIS = Analysis(
@@ -200,4 +221,5 @@ ANALYSIS = Analysis(
     revision=1,
     variants=("softmax", "inline", "linear_relu", "linear_elu"),
     run=run,
+    conclude=conclude,
 )

@@ -12,12 +12,22 @@ Roy and Vetterli, "The effective rank", EUSIPCO 2007.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from attention_impls.registry import load
-from bench.analysis import Analysis, Findings, Study, quantity
+from bench.analysis import (
+    Analysis,
+    Conclusion,
+    Findings,
+    Study,
+    by_setting,
+    quantity,
+    title,
+    together,
+)
 from bench.attention_matrix import Seen, matrix, seen, without_local_branch
 from bench.report import Curves, Line, Quantity
 
@@ -61,7 +71,6 @@ def run(study: Study) -> Findings:
     quantities: list[Quantity] = []
     whole: list[Line] = []
     bare: list[Line] = []
-    ranks: dict[str, float] = {}
     tokens, head_dim = 0, 0
     for variant in study.variants:
         learned = study.trained(variant, study.seeds[0])
@@ -69,26 +78,22 @@ def run(study: Study) -> Findings:
         tokens, head_dim = layers[0].grid.tokens, layers[0].shape.head_dim
         places = tuple(range(1, len(layers) + 1))
         found = [_measured(variant, layer) for layer in layers]
-        title = load(variant).title
-        ranks[variant] = max(f["rank"] for f in found)
-        ranks[f"{variant}, whole"] = max(f["rank with the local branch"] for f in found)
+        name = title(variant)
         whole.append(
             Line(
                 variant=variant,
-                label=title,
+                label=name,
                 x=places,
                 y=tuple(f["effective rank with the local branch"] for f in found),
             )
         )
         bare.append(
-            Line(
-                variant=variant, label=title, x=places, y=tuple(f["effective rank"] for f in found)
-            )
+            Line(variant=variant, label=name, x=places, y=tuple(f["effective rank"] for f in found))
         )
         quantities += [
-            quantity(variant, name, value, f"layer {place}")
+            quantity(variant, what, value, f"layer {place}")
             for place, of_layer in zip(places, found, strict=True)
-            for name, value in of_layer.items()
+            for what, value in of_layer.items()
         ]  # fmt: skip
     near, far = zip(*(sharpened(power) for power in POWERS), strict=True)
     quantities += [
@@ -96,24 +101,11 @@ def run(study: Study) -> Findings:
         for name, values in (("nearest", near), ("farthest", far))
         for power, value in zip(POWERS, values, strict=True)
     ]
-    listed = ", ".join(
-        f"{v} {ranks[v]:.0f} ({ranks[f'{v}, whole']:.0f} with its local branch)"
-        for v in study.variants
-    )
-    linear = study.of("linear_relu", "linear_elu", "focused_linear")
-    agrees = None
-    # with fewer tokens than channels the bound cannot be seen
-    if linear and tokens > head_dim:
-        agrees = all(ranks[v] <= head_dim for v in linear) and all(
-            ranks[f"{v}, whole"] > ranks[v] for v in study.of("focused_linear")
-        )
+    quantities += [
+        quantity(None, "tokens", tokens),
+        quantity(None, "channels of a head", head_dim),
+    ]
     return Findings(
-        finding=(
-            f"Largest numerical rank of {tokens} x {tokens} matrices of heads with {head_dim} "
-            f"channels: {listed}."
-            + ("" if tokens > head_dim else " With so few tokens the bound cannot be seen.")
-        ),
-        agrees=agrees,
         quantities=tuple(quantities),
         figures=(
             _by_layer("Effective rank without local branches", bare, tokens),
@@ -159,6 +151,32 @@ def _measured(variant: str, layer: Seen) -> dict[str, float]:
     }
 
 
+def conclude(quantities: Sequence[Quantity]) -> Conclusion:
+    """Compare the largest ranks with the bound, and without with a local branch."""
+    tokens = by_setting(quantities, "tokens")[None][""]
+    head_dim = by_setting(quantities, "channels of a head")[None][""]
+    bare, whole = (
+        {v: max(of.values()) for v, of in by_setting(quantities, name).items()}
+        for name in ("rank", "rank with the local branch")
+    )
+    listed = ", ".join(
+        f"{title(v)} {bare[v]:.0f}"
+        + (f" ({whole[v]:.0f} with its local branch)" if whole[v] != bare[v] else "")
+        for v in bare
+    )
+    sentence = (
+        f"Largest numerical rank of {tokens:.0f} x {tokens:.0f} matrices of heads with "
+        f"{head_dim:.0f} channels: {listed}"
+    )
+    if tokens <= head_dim:
+        words = "; with no more tokens than channels the bound cannot be seen."
+        return Conclusion(finding=sentence + words, agrees=None)
+    linear = [v for v in ("linear_relu", "linear_elu", "focused_linear") if v in bare]
+    verdicts: list[bool | None] = [bare[v] <= head_dim for v in linear]
+    verdicts += [whole[v] > bare[v] for v in linear if v == "focused_linear"]
+    return Conclusion(finding=f"{sentence}.", agrees=together(verdicts))
+
+
 ANALYSIS = Analysis(
     name="rank",
     title="Rank and sharpness",
@@ -170,4 +188,5 @@ ANALYSIS = Analysis(
     revision=1,
     variants=("softmax", "inline", "linear_relu", "linear_elu", "focused_linear"),
     run=run,
+    conclude=conclude,
 )

@@ -6,6 +6,7 @@ files, because packages compress them anew.
 """
 
 import gzip
+import hashlib
 import zlib
 from pathlib import Path
 
@@ -79,9 +80,14 @@ def _split(folder: Path, part: str) -> Split:
 
 
 def _values(path: Path, header: int) -> Tensor:
+    packed = path.read_bytes()
     try:
-        contents = gzip.decompress(path.read_bytes())
+        contents = gzip.decompress(packed)
     except (OSError, EOFError, zlib.error) as error:
-        raise WrongDataError(f"{path} is damaged ({error}): delete it and get it again") from error
+        raise WrongDataError(
+            f"{path} is damaged and cannot be unpacked ({error}): sha256 of the packed file is "
+            f"{hashlib.sha256(packed).hexdigest()}, what it holds must have {SHA256[path.stem]}; "
+            "delete it and get it again"
+        ) from error
     contents = checked(path, SHA256[path.stem], contents)
     return torch.from_numpy(np.frombuffer(contents, np.uint8, offset=header).copy())

@@ -41,8 +41,22 @@ from bench.visitor import Visitor
 _LOOK_S = 0.5
 
 
-def run(plan: Plan, journal: Journal, device: DeviceKind, progress: Progress) -> None:
+def run(
+    plan: Plan,
+    journal: Journal,
+    device: DeviceKind,
+    progress: Progress,
+    *,
+    limits_again: bool = False,
+) -> None:
     """Make every visit that the journal does not hold yet, on one device.
+
+    Args:
+        plan: what is run.
+        journal: where visits are written.
+        device: kind of the device.
+        progress: told how far it is.
+        limits_again: the machine's limits are measured once more at the end.
 
     Raises:
         JournalError: the disk is full.
@@ -50,7 +64,7 @@ def run(plan: Plan, journal: Journal, device: DeviceKind, progress: Progress) ->
         KeyboardInterrupt: after the running worker was killed; the journal can be resumed.
     """
     threads = journal.header.environment.threads
-    sweep = Sweep(plan, device, lambda _header: journal, progress, limits_again=False)
+    sweep = Sweep(plan, device, lambda _header: journal, progress, limits_again=limits_again)
     with Alone(plan, device, threads, None, progress, journal.header) as pool:
         sweep.go(pool)
 
@@ -179,13 +193,12 @@ class Several:
                 Said(text="fewer CPUs than devices: none is pinned, and they disturb each other")
             )
         self._progress.note(f"starting {len(self._devices)} devices and measuring their limits")
-        threads = given.threads or min(len(one.cpus) for one in self._devices) or 1
+        threads = given.threads or min((len(one.cpus) for one in self._devices), default=1) or 1
         try:
             for one in self._devices:
                 visible = {} if one.visible is None else {"CUDA_VISIBLE_DEVICES": one.visible}
-                slot = Slot(node=node, device=one.words)
-                process = self._slots[slot] = SlotProcess(slot, visible, one.cpus)
-                self._selector.register(process, selectors.EVENT_READ)
+                process = SlotProcess(Slot(node=node, device=one.words), visible, one.cpus)
+                self.add(process)
                 process.ask(open_request(given.plan, given.device, threads, given.only))
         except BaseException:
             self.__exit__(None, None, None)
@@ -201,6 +214,11 @@ class Several:
         for slot in list(self._slots):
             self._close(slot)
         self._selector.close()
+
+    def add(self, process: SlotProcess) -> None:
+        """Take in one more slot."""
+        self._slots[process.slot] = process
+        self._selector.register(process, selectors.EVENT_READ)
 
     def visit(self, slot: Slot, turn: Turn, checkpoints: Path) -> None:
         """Send the request."""

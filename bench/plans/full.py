@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from attention_impls.registry import backends, load
 from bench.model import Case, Plan, unique_cases
-from bench.plan import Scope, image, sequence, task_cases, workload_case
+from bench.plan import Scope, image, runs_on, sequence, task_cases, workload_case
 from bench.plans import standard
 
 _SIDES = (224, 512, 1024)
@@ -20,7 +20,7 @@ def _cases(scope: Scope) -> Iterator[Case]:
     for dtype in scope.dtypes_or("float32", "bfloat16", "float16"):
         yield from standard.plan(replace(scope, dtypes=(dtype,))).cases
         for variant in scope.variants:
-            for backend in backends(variant):
+            for backend in (b for b in backends(variant) if runs_on(b, scope.device)):
                 for side in _SIDES:
                     for passes in ("forward", "forward_backward"):
                         yield workload_case(

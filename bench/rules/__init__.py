@@ -1,48 +1,84 @@
 """The only validator of results: `attnbench check`, used by contributors and by CI alike."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bench.rules import accuracy, across, identity, physics, receipts, statistics, status
-from bench.rules.rule import Finding, ResultsUnderTest, RunRule, RunUnderTest, Severity, TreeRule
-from bench.submission import StoredRun, read_results
+from bench.ledger import Ledger, ledger
+from bench.rules import accuracy, across, files, identity, physics, receipts, statistics, status
+from bench.rules.rule import (
+    Fault,
+    Finding,
+    ResultsUnderTest,
+    RunRule,
+    RunUnderTest,
+    Severity,
+    TreeRule,
+    one_line,
+)
+from bench.submission import Refusal, StoredRun, read_results
 
-__all__ = ["RUN_RULES", "TREE_RULES", "Finding", "Severity", "check_results", "check_run"]
+__all__ = [
+    "RUN_RULES", "TREE_RULES", "Finding", "Severity", "check_results", "check_run", "check_stored",
+]  # fmt: skip
 
 RUN_RULES: tuple[RunRule, ...] = (
     *identity.RULES, *status.RULES, *physics.RULES, *statistics.RULES, *accuracy.RULES,
     *receipts.RULES,
 )  # fmt: skip
-TREE_RULES: tuple[TreeRule, ...] = across.RULES
+TREE_RULES: tuple[TreeRule, ...] = (*files.RULES, *across.RULES)
 _CLOCK_ERROR = timedelta(hours=24)
 """Clocks of contributors may be wrong by this much."""
 
 
-def check_results(root: Path, paths: tuple[Path, ...] = ()) -> tuple[Finding, ...]:
+def check_results(
+    root: Path,
+    paths: tuple[Path, ...] = (),
+    *,
+    base: str | None = None,
+    account: str | None = None,
+) -> tuple[Finding, ...]:
     """Apply every rule to everything below the results folder `root`.
 
     Args:
         root: the results folder.
         paths: files or folders below it; findings elsewhere are left out. Empty: all.
+        base: revision that results are only added to; None: the main branch, where there is one.
+        account: who submits what is new; None: anybody.
 
     Raises:
-        ValueError: `root` is no folder, or a path is not below it.
+        ValueError: `root` is no folder, a path is not below it, or `base` is no commit.
     """
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder; give the results folder")
     wanted = [_below(root, path) for path in paths]
     stored, refusals = read_results(root)
+    findings = check_stored(root, stored, refusals, history=ledger(root, base), account=account)
+    return tuple(
+        f for f in findings if not paths or any(Path(f.path).is_relative_to(w) for w in wanted)
+    )
+
+
+def check_stored(
+    root: Path,
+    stored: Sequence[StoredRun],
+    refusals: Sequence[Refusal],
+    *,
+    history: Ledger | None,
+    account: str | None = None,
+) -> tuple[Finding, ...]:
+    """Apply every rule to results that were read already; see `check_results`."""
     results = ResultsUnderTest(
-        root=root, runs=tuple(_under_test(one) for one in stored), refusals=refusals
+        root=root,
+        runs=tuple(_under_test(one) for one in stored),
+        refusals=tuple(refusals),
+        history=history,
+        account=account,
     )
     findings = [finding for run in results.runs for finding in _findings(run)]
     for rule in TREE_RULES:
-        findings += [
-            Finding(rule=rule.id, severity=rule.severity, path=fault.file, message=fault.message)
-            for fault in rule.find(results)
-        ]
-    kept = (f for f in findings if not paths or any(Path(f.path).is_relative_to(w) for w in wanted))
-    return tuple(sorted(kept, key=lambda f: (f.path, f.rule, f.message)))
+        findings += [_finding(rule, fault.file, fault) for fault in rule.find(results)]
+    return tuple(sorted(findings, key=lambda f: (f.path, f.rule, f.message)))
 
 
 def check_run(stored: StoredRun) -> tuple[Finding, ...]:
@@ -56,17 +92,21 @@ def _under_test(stored: StoredRun) -> RunUnderTest:
 
 
 def _findings(run: RunUnderTest) -> list[Finding]:
-    folder = f"{run.run.environment.hardware_id}/{run.run.run_id}"
     return [
-        Finding(
-            rule=rule.id,
-            severity=rule.severity,
-            path=f"{folder}/{fault.file}",
-            message=fault.message,
-        )
+        _finding(rule, f"{run.folder}/{fault.file}", fault)
         for rule in RUN_RULES
         for fault in rule.find(run)
     ]
+
+
+def _finding(rule: RunRule | TreeRule, path: str, fault: Fault) -> Finding:
+    return Finding(
+        rule=rule.id,
+        severity=rule.severity,
+        path=one_line(path),
+        message=one_line(fault.message),
+        case_ids=fault.case_ids,
+    )
 
 
 def _below(root: Path, path: Path) -> Path:

@@ -48,7 +48,10 @@ def _seeds(under: RunUnderTest) -> Iterator[Fault]:
         times = {one.samples("training_time") for one in found}
         if len(found) > 1 and any(losses) and (len(losses) == 1 or len(times) == 1):
             yield Fault(
-                f"{variant}.json", f"all {len(found)} seeds of {name} gave the same loss or time"
+                f"{variant}.json",
+                f"all {len(found)} seeds of {name} gave the same loss or time, must differ: train "
+                "each seed by itself",
+                tuple(one.case.id for one in found),
             )
 
 
@@ -58,6 +61,7 @@ def _few_seeds(under: RunUnderTest) -> Iterator[Fault]:
             yield Fault(
                 f"{variant}.json",
                 f"{len(found)} seeds of {name}: no interval below {_LEAST_SEEDS}",
+                tuple(one.case.id for one in found),
             )
 
 
@@ -71,6 +75,12 @@ def _stated(under: RunUnderTest) -> Iterator[Fault]:
             continue
         if one.ok.training is None:
             yield one.fault("ok without `training`: the digest of the data is missing")
+            continue
+        training = one.ok.training
+        curves = (training.losses, training.accuracies, training.gradient_norms, training.clipped)
+        if len({len(curve) for curve in curves}) > 1:
+            lengths = ", ".join(str(len(curve)) for curve in curves)
+            yield one.fault(f"curves of {lengths} epochs in one training: must be equally long")
 
 
 def _same_data(under: RunUnderTest) -> Iterator[Fault]:

@@ -8,7 +8,14 @@ from dataclasses import fields
 
 from attention_impls.registry import UnknownName, backbones, backends, load, names, source_file
 from bench.metric import metrics
-from bench.model import PROTOCOL_VERSION, Images, TaskRun, TaskVersion, canonical
+from bench.model import (
+    PROTOCOL_VERSION,
+    REPRODUCTION,
+    Images,
+    TaskRun,
+    TaskVersion,
+    canonical,
+)
 from bench.plan import plan_names
 from bench.rules.rule import Fault, RecordUnderTest, RunRule, RunUnderTest, option_faults
 from bench.task import task, tasks
@@ -45,8 +52,8 @@ def _names(under: RunUnderTest) -> Iterator[Fault]:
             if measurement.metric not in known_metrics:
                 allowed = ", ".join(sorted(known_metrics)) or "none"
                 yield one.fault(f"metric {measurement.metric!r}: allowed {allowed}")
-    if under.run.plan not in plan_names():
-        allowed = ", ".join(plan_names())
+    if under.run.plan not in (*plan_names(), REPRODUCTION):
+        allowed = ", ".join((*plan_names(), REPRODUCTION))
         yield Fault("run.json", f"plan {under.run.plan!r}: allowed {allowed}")
 
 
@@ -199,12 +206,27 @@ def _hardware_id(under: RunUnderTest) -> Iterator[Fault]:
 
 def _characters(under: RunUnderTest) -> Iterator[Fault]:
     for file, text in _texts(under):
-        odd = sorted({c for c in text if unicodedata.category(c) in ("Cf", "Co", "Cn", "Cs")})
+        odd = sorted({c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Co", "Cn", "Cs")})
         if odd:
             shown = ", ".join(f"U+{ord(c):04X}" for c in odd)
             yield Fault(file, f"invisible or unassigned characters: {shown}; remove them")
         if not unicodedata.is_normalized("NFC", text):
             yield Fault(file, "text is not in Unicode normal form C; normalise it")
+
+
+def _markup(under: RunUnderTest) -> Iterator[Fault]:
+    for file, text in _texts(under):
+        if found := re.search(
+            r"[<>]|&(?:#|[a-z]+;)|javascript:|\{\{|\{%"
+            r"|\bon(?:error|load|focus|click|mouse\w*|key\w*)\s*=",
+            text,
+            re.IGNORECASE,
+        ):
+            yield Fault(
+                file,
+                f"contains {found[0]!r}, which is markup or a script: allowed is plain text; no "
+                "version, setting or message needs it",
+            )
 
 
 def _private(under: RunUnderTest) -> Iterator[Fault]:
@@ -251,4 +273,5 @@ RULES = (
     RunRule(id="R210", severity="error", help="Another machine's id.", find=_hardware_id),
     RunRule(id="R211", severity="error", help="Characters nobody can see.", find=_characters),
     RunRule(id="R212", severity="error", help="Private data.", find=_private),
+    RunRule(id="R214", severity="error", help="Markup in a text.", find=_markup),
 )

@@ -215,9 +215,21 @@ def _memory_order(under: RunUnderTest) -> Iterator[Fault]:
                 yield one.fault(f"{tokens} tokens fit, {failed} tokens ran out of memory")
 
 
+def _memory_shrinks(under: RunUnderTest) -> Iterator[Fault]:
+    for series in _series(under):
+        for (tokens, small), (more, large) in pairwise(series):
+            a, b = small.summary("peak_memory"), large.summary("peak_memory")
+            if a and b and more >= 2 * tokens and b.value < 0.98 * a.value:
+                yield large.fault(
+                    f"{more} tokens hold {b.value:.0f} bytes, {tokens} tokens {a.value:.0f}: must "
+                    "not become less; find out what was not counted"
+                )
+
+
 def _time_adds_up(under: RunUnderTest) -> Iterator[Fault]:
     conditions = under.run.conditions
-    sampled = sum(sum(one.samples("latency")) for one in under.records)
+    clocks = ("latency", "latency_cold", "latency_sustained", "training_time")
+    sampled = sum(sum(one.samples(name)) for one in under.records for name in clocks)
     if conditions.measured_s > 1.02 * conditions.wall_s:
         yield Fault(
             "run.json",
@@ -227,7 +239,7 @@ def _time_adds_up(under: RunUnderTest) -> Iterator[Fault]:
     if sampled > 1.02 * conditions.wall_s:
         yield Fault(
             "run.json",
-            f"latency samples sum to {sampled:.3g} s, the whole run took {conditions.wall_s:.3g} s",
+            f"samples of time sum to {sampled:.3g} s, the whole run took {conditions.wall_s:.3g} s",
         )
 
 
@@ -289,4 +301,5 @@ RULES = (
     RunRule(id="R414", severity="review", help="Fits after not fitting.", find=_memory_order),
     RunRule(id="R415", severity="error", help="More time than passed.", find=_time_adds_up),
     RunRule(id="R416", severity="review", help="More power than allowed.", find=_power),
+    RunRule(id="R417", severity="review", help="Less memory for more.", find=_memory_shrinks),
 )

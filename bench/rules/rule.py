@@ -12,6 +12,7 @@ from attention_impls.shapes import AttentionShape, Grid
 from bench import roofline
 from bench.catalogue import streams_of
 from bench.derived import Summary, summary
+from bench.ledger import Ledger
 from bench.model import (
     Case,
     Images,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from attention_impls.backbone import BackboneSpec
     from attention_impls.spec import AttentionSpec
 
+LONGEST_MESSAGE = 1000
+"""Characters of a finding."""
 Severity = Literal["error", "review", "flag"]
 """error: not accepted; review: a person must look; flag: accepted, and said."""
 
@@ -45,7 +48,9 @@ class Finding:
     path: str
     """File or folder, relative to the results folder."""
     message: str
-    """What, got, allowed, what to do."""
+    """What, got, allowed, what to do; one printable line, see `one_line`."""
+    case_ids: tuple[str, ...] = ()
+    """The cases that it is about; empty: everything in the file or folder."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.severity} {self.rule}: {self.message}"
@@ -53,10 +58,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A finding before its rule is known: file below the run's (or results) folder, and message."""
+    """A finding before its rule is known."""
 
     file: str
+    """Below the run's folder, for rules about all of results/ below that."""
     message: str
+    case_ids: tuple[str, ...] = ()
+    """The cases that it is about; empty: everything in the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +174,8 @@ class RecordUnderTest:
 
     def fault(self, message: str) -> Fault:
         """Return a fault that names this record."""
-        return Fault(self.file, f"records.{self.index} ({self.case.id}): {message}")
+        case_id = self.case.id
+        return Fault(self.file, f"records.{self.index} ({case_id}): {message}", (case_id,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +190,11 @@ class RunUnderTest:
     def run(self) -> Run:
         """Its header."""
         return self.stored.run
+
+    @property
+    def folder(self) -> str:
+        """Where it lies below the results folder."""
+        return f"{self.run.environment.hardware_id}/{self.run.run_id}"
 
     @cached_property
     def records(self) -> tuple[RecordUnderTest, ...]:
@@ -204,6 +218,10 @@ class ResultsUnderTest:
     root: Path
     runs: tuple[RunUnderTest, ...]
     refusals: tuple[Refusal, ...]
+    history: Ledger | None
+    """What git knows; None outside of a checkout."""
+    account: str | None
+    """Who submits what is new; None: anybody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +243,16 @@ class TreeRule:
     severity: Severity
     help: str
     find: Callable[[ResultsUnderTest], Iterator[Fault]]
+
+
+def one_line(text: str) -> str:
+    """Return what contributors wrote as one printable line of bounded length.
+
+    Findings are printed to terminals and to logs whose lines can be commands: a control character
+    or line break of a contributor must not become one.
+    """
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: 2 * LONGEST_MESSAGE])
+    return shown if len(shown) <= LONGEST_MESSAGE else f"{shown[:LONGEST_MESSAGE]}..."
 
 
 def shape_of(workload: Workload, batch: int) -> AttentionShape:

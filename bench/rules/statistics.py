@@ -7,7 +7,7 @@ from bench.derived import drift, noise
 from bench.model import Measured
 from bench.rules.rule import Fault, RecordUnderTest, RunRule, RunUnderTest
 
-TIMES = ("latency", "latency_cold", "host_latency", "latency_sustained")
+TIMES = ("latency", "latency_cold", "host_latency", "latency_sustained", "latency_graph")
 """Metrics whose samples come from a clock."""
 _ENOUGH = 5
 """Samples from which a clock must show different values."""
@@ -84,6 +84,24 @@ def _quiet(under: RunUnderTest) -> Iterator[Fault]:
         yield Fault("run.json", f"noise floor {found.interleaved:.1%}: few rows can be told apart")
 
 
+def _throttled(under: RunUnderTest) -> Iterator[Fault]:
+    for one in under.records:
+        samples = one.samples("throttled")
+        if samples and (share := fmean(samples)) > 0:
+            yield one.fault(f"the clock was held down in {share:.0%} of the readings: throttled")
+
+
+def _noise_of_others(under: RunUnderTest) -> Iterator[Fault]:
+    present = {one.case.id for one in under.records}
+    for pair in under.run.conditions.noise:
+        if pair.case.id not in present:
+            yield Fault(
+                "run.json",
+                f"conditions.noise holds {pair.case.id}, which is no record of this run: the noise "
+                "floor is that of cases that were measured",
+            )
+
+
 RULES = (
     RunRule(id="R501", severity="error", help="Samples do not vary.", find=_constant),
     RunRule(id="R502", severity="review", help="Samples take few values.", find=_quantised),
@@ -91,4 +109,6 @@ RULES = (
     RunRule(id="R504", severity="review", help="Rounds disagree.", find=_wild),
     RunRule(id="R505", severity="review", help="A call did no work.", find=_skipped_work),
     RunRule(id="R506", severity="flag", help="The machine was not quiet.", find=_quiet),
+    RunRule(id="R507", severity="flag", help="Throttled.", find=_throttled),
+    RunRule(id="R508", severity="error", help="Noise of other cases.", find=_noise_of_others),
 )

@@ -8,6 +8,7 @@ from functools import cache
 
 from bench.metric import Unit, metrics
 from bench.model import (
+    REPRODUCTION,
     DeviceKind,
     DType,
     Frontier,
@@ -18,7 +19,7 @@ from bench.model import (
     Unavailable,
     Unsupported,
 )
-from bench.plan import everything, load_plan, only, plan_names
+from bench.plan import everything, load_plan, only, plan_names, repeating
 from bench.roofline import BYTES_OF
 from bench.rules.rule import Fault, RunRule, RunUnderTest, shape_of
 
@@ -68,6 +69,8 @@ def _rounds(under: RunUnderTest) -> Iterator[Fault]:
             if len(measured.rounds) != rounds:
                 yield one.fault(f"{name} has {len(measured.rounds)} rounds, must have {rounds}")
             most = max(len(samples) for samples in measured.rounds)
+            if most > 1 and not metric.every_round and metric.unit != "value":
+                yield one.fault(f"{name} has {most} samples, cannot vary and must have one")
             if most > protocol.most_samples:
                 yield one.fault(
                     f"{name} has {most} samples in a round, the protocol keeps up to "
@@ -205,6 +208,25 @@ def _coverage(under: RunUnderTest) -> Iterator[Fault]:
             yield one.fault(f"not a case of plan {plan.name}")
 
 
+def _repeated_once(under: RunUnderTest) -> Iterator[Fault]:
+    """A reproduction is one case by the protocol of what it repeats; its digest says so."""
+    run = under.run
+    if run.plan != REPRODUCTION:
+        return
+    if len(under.records) != 1:
+        yield Fault("run.json", f"{len(under.records)} records in a reproduction: must be one")
+        return
+    drift = run.conditions.drift
+    case = under.records[0].case
+    expected = repeating(case, run.protocol, anchor=drift.case if drift else case)
+    if run.plan_digest != expected.digest:
+        yield Fault(
+            "run.json",
+            "plan_digest is not that of a reproduction of its case: write it with "
+            "`attnbench repro ROW --submit`",
+        )
+
+
 def _plan_unknown(under: RunUnderTest) -> Iterator[Fault]:
     if under.run.plan in plan_names() and _plan_that_ran(under) is None:
         yield Fault(
@@ -295,4 +317,5 @@ RULES = (
     RunRule(id="R312", severity="review", help="Plan of another tree.", find=_plan_unknown),
     RunRule(id="R313", severity="error", help="A failure without a reason.", find=_reasons),
     RunRule(id="R314", severity="error", help="A frontier beyond memory.", find=_frontier),
+    RunRule(id="R315", severity="error", help="Not a reproduction.", find=_repeated_once),
 )

@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--out", type=Path, default=Path("site/_build"))
     chosen = parser.parse_args(arguments)
-    site = build(load_table(chosen.results), chosen.out)
+    site = build(load_table(chosen.results, judge=True), chosen.out)
     sys.stdout.write(f"{len(site.files)} files; open {site.home.resolve()}\n")
     return 0
 

@@ -18,7 +18,7 @@ from leaderboard.contexts import (
     ordered_contexts,
     slug,
 )
-from leaderboard.format import whole
+from leaderboard.format import power, whole
 from leaderboard.page import RawFile
 from leaderboard.ranking import baseline, noise_floor
 from leaderboard.results import EXACTNESS_TITLES, OUTCOME_WORDS, Exactness, Result, View
@@ -138,7 +138,7 @@ def _execution(view: View, name: str, first: Result) -> dict[str, Any]:
         "dash": mark.dash_class,
         "line": mark.dash,
         "symbol": mark.symbol,
-        "order": "not known" if entry is None else f"N^{entry.order:g}",
+        "order": "not known" if entry is None else power(entry.order),
         "source": "" if entry is None else f"{entry.paper.venue} {entry.paper.year}",
     }
 

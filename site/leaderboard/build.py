@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.table import LeaderboardTable
-from leaderboard.blocks import Figure
+from leaderboard.blocks import Charts, Figure
 from leaderboard.format import count_of, day
 from leaderboard.page import Page, RawFile, pages
 from leaderboard.rendering import Surroundings, html, marks_css, within
@@ -116,7 +116,7 @@ def _rendered(shown: View, found: tuple[Page, ...]) -> Iterator[tuple[str, bytes
         for document in page.documents(shown):
             yield document.path, html(document, around).encode()
             for block in within(document.blocks):
-                if not isinstance(block, Figure):
+                if not isinstance(block, Figure | Charts):
                     continue
                 digest = hashlib.sha256(block.csv_text.encode()).hexdigest()
                 if block.csv_path not in figures:

@@ -143,6 +143,12 @@ def listed(words: Iterable[str]) -> str:
     return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
+def power(order: float) -> str:
+    """Return how a cost grows in tokens, as in "N" and "N²"."""
+    digits = str.maketrans("0123456789.", "⁰¹²³⁴⁵⁶⁷⁸⁹·")
+    return "N" if order == 1 else f"N{f'{order:g}'.translate(digits)}"
+
+
 def day(instant: str) -> str:
     """Return the date of an ISO instant, `2026-11-21`."""
     return instant[:10]

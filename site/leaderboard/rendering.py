@@ -93,6 +93,11 @@ def tick_path(ticks: Ticks) -> str:
     return "".join(f"M{4 + 232 * at:.1f} 5v8" for at in ticks.at)
 
 
+def coordinate(value: float) -> str:
+    """Return a place in a drawing: tenths can be seen, more would only weigh."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -104,6 +109,7 @@ def _environment() -> Environment:
     )
     environment.filters["sort_key"] = sort_key
     environment.filters["tick_path"] = tick_path
+    environment.filters["coordinate"] = coordinate
     environment.policies["json.dumps_kwargs"] = {
         "sort_keys": True, "separators": (",", ":"), "allow_nan": False, "ensure_ascii": False,
     }  # fmt: skip
@@ -151,7 +157,9 @@ def marks_css() -> str:
     dark = "".join(f"--c{n}:{pair[1]};" for n, pair in enumerate(COLOURS))
     classes = "".join(f".c{n}{{--mark:var(--c{n})}}\n" for n in range(len(COLOURS)))
     arrays = {"solid": "none", "dash": "5 3", "dot": "1.5 2.5", "dashdot": "5 2.5 1.5 2.5"}
-    dashes = "".join(f".d{n} line{{stroke-dasharray:{arrays[d]}}}\n" for n, d in enumerate(DASHES))
+    dashes = "".join(
+        f".d{n} line,.d{n} .curve{{stroke-dasharray:{arrays[d]}}}\n" for n, d in enumerate(DASHES)
+    )
     return (
         f":root{{{light}}}\n@media (prefers-color-scheme:dark){{:root:not([data-theme=light])"
         f"{{{dark}}}}}\n:root[data-theme=dark]{{{dark}}}\n{classes}{dashes}"

@@ -9,6 +9,7 @@ from leaderboard.blocks import (
     Disclosure,
     External,
     Head,
+    Link,
     Muted,
     Paragraph,
     Piece,
@@ -20,6 +21,9 @@ from leaderboard.blocks import (
 from leaderboard.format import MISSING, count_of, significant
 from leaderboard.results import View
 
+_SHOWN = ("parameters", "macs", "imagenet1k_top1")
+"""Quantities that have a column; `Papers, checked` has the others."""
+
 
 def reported_numbers(view: View) -> Iterator[Block]:
     """Numbers copied from papers: apart, and named as such."""
@@ -28,6 +32,8 @@ def reported_numbers(view: View) -> Iterator[Block]:
         return
     models: dict[tuple[str, str, str, int], dict[str, ReportedNumber]] = {}
     for number in numbers:
+        if number.quantity not in _SHOWN:
+            continue
         key = (number.variant, number.paper, number.model, number.resolution_px)
         models.setdefault(key, {})[number.quantity] = number
     rows = tuple(_reported_row(view, models[key]) for key in sorted(models))
@@ -40,8 +46,10 @@ def reported_numbers(view: View) -> Iterator[Block]:
                     (
                         f"{count_of(len(rows), 'configuration')} of whole models, copied from "
                         f"papers "
-                        "and their code. They were not measured here and stand in no ranking."
+                        "and their code. They were not measured here and stand in no ranking. "
                     ),
+                    Link("Beside the published code and ours", "papers-checked.html"),
+                    ".",
                 )
             ),
             Disclosure("Show the reported numbers", (_reported_table(rows),)),

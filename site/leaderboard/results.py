@@ -14,6 +14,7 @@ from bench.table import (
     MachineEntry,
     RunEntry,
     TaskEntry,
+    Tier,
     VariantEntry,
 )
 from leaderboard.marks import Mark, marks
@@ -94,6 +95,7 @@ class Result:
     head_dim: int | None
     extra_tokens: int | None
     causal: bool | None
+    backbone: str | None
     task: str | None
     seed: int | None
     memory_budget_bytes: int | None
@@ -107,6 +109,12 @@ class Result:
     case_id: str
     plan: str
     created: str
+    tier: Tier | None
+    """How far it can be trusted; None where nobody judged."""
+    reproductions: int | None
+    contradictions: int | None
+    findings: str | None
+    """Ids of the rules that found something about it."""
     numbers: Mapping[str, Number] = field(hash=False)
     """By metric."""
     unavailable: Mapping[str, str] = field(hash=False)

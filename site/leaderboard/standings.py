@@ -27,7 +27,7 @@ from leaderboard.format import (
     scale_for,
     whole,
 )
-from leaderboard.provenance import failure_words, flags
+from leaderboard.provenance import TRUST_HEAD, failure_words, flags, rule_badges, trust_cell
 from leaderboard.ranking import Group, Placed
 from leaderboard.results import EXACTNESS_TITLES, Exactness, Number, Result, View
 
@@ -112,6 +112,8 @@ def group_table(
             Head(title="Cold", unit=chosen.cold.unit, number=True, secondary=True, shape="number",
                  help="Latency with freshly allocated pages; CPU only."),
         ]  # fmt: skip
+    if full and view.table.trust is not None:
+        heads.append(TRUST_HEAD)
     rows = tuple(
         _row(view, placed, chosen, baseline=baseline, full=full, show_batch=show_batch)
         for placed in group.placed
@@ -185,6 +187,8 @@ def _row(
             _value(result, "efficiency", scale_for("fraction", (1.0,))),
             _value(result, "latency_cold", chosen.cold),
         ]
+        if view.table.trust is not None:
+            cells.append(trust_cell(result))
     tone: Literal["plain", "baseline", "failed", "stale"] = "plain"
     if not result.ok:
         tone = "failed"
@@ -199,6 +203,7 @@ def name(view: View, result: Result) -> Inline:
     """Return the name of a result with the badges that belong to it."""
     pieces: list[Piece] = [VariantName(result.variant, view.title(result.variant), result.detail)]
     pieces += flags(result)
+    pieces += rule_badges(view, result)
     return tuple(pieces)
 
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from statistics import median
 
-from bench.derived import Standing, mean_of_seeds, ranks
+from bench.derived import Standing, apart, mean_of_seeds, ranks
 from leaderboard.results import Result, View
 
 
@@ -39,6 +41,52 @@ def trained(results: Sequence[Result], task: str) -> tuple[Trained, ...]:
 def accuracy_ranks(done: Sequence[Trained]) -> tuple[int, ...]:
     """Return ranks in the order of `done`; variants whose intervals overlap share one."""
     return ranks([t.standing for t in done], better="higher", noise_floor=None, varies=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Separation:
+    """How well one task tells variants apart."""
+
+    variants: int
+    pairs: int
+    """Pairs of variants with an interval each."""
+    told_apart: int
+    """Pairs whose intervals do not overlap."""
+    spread: float
+    """Best mean - worst mean."""
+    half_width: float | None
+    """Median half width of the intervals; None: no variant has one."""
+
+    @property
+    def share(self) -> float | None:
+        """Share of the pairs that are told apart; None without pairs."""
+        return self.told_apart / self.pairs if self.pairs else None
+
+    @property
+    def separates(self) -> bool:
+        """At least one pair is told apart."""
+        return self.told_apart > 0
+
+
+def separation(done: Sequence[Trained]) -> Separation:
+    """Return how well a task separates the variants that were trained on it.
+
+    Raises:
+        ValueError: nothing was trained.
+    """
+    if not done:
+        raise ValueError("no training: nothing can be separated")
+    bounded = [t.standing for t in done if t.standing.ends is not None]
+    pairs = list(combinations(bounded, 2))
+    halves = [(s.ends[1] - s.ends[0]) / 2 for s in bounded if s.ends is not None]
+    means = [t.mean for t in done]
+    return Separation(
+        variants=len(done),
+        pairs=len(pairs),
+        told_apart=sum(apart(a, b, noise_floor=None, varies=True) for a, b in pairs),
+        spread=max(means) - min(means),
+        half_width=median(halves) if halves else None,
+    )
 
 
 def with_results(view: View) -> tuple[tuple[str, str], ...]:

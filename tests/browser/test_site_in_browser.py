@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,24 +14,28 @@ import pytest
 from leaderboard.build import Site, build
 from sample_site import sample_table, write_site_sample
 
+from bench.report import read_reports
+
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which(
     "google-chrome"
 )  # fmt: skip
+ROOT = Path(__file__).parents[2]
 AXE = Path(__file__).parent / "vendor" / "axe-4.14.1.min.js"
 PAGES = (
     "index.html", "leaderboard.html", "leaderboard/sample-gpu-cpu.html", "scaling.html",
     "crossovers.html", "tradeoff.html", "failures.html", "roofline.html", "compare.html",
-    "memory.html", "flops.html", "accuracy.html", "tasks/digits.html", "methodology.html",
-    "data.html", "papers.html", "history.html", "flags.html", "submit.html",
+    "memory.html", "flops.html", "accuracy.html", "why.html", "tasks/digits.html",
+    "methodology.html", "data.html", "papers.html", "history.html", "flags.html", "submit.html",
     "variants/index.html", "variants/soft.html", "machines/index.html", "machines/sample-cpu.html",
 )  # fmt: skip
 """One of each kind; results and runs are added by `every_kind`, their addresses hold a digest."""
 WITH_FIGURES = ("scaling.html", "memory.html", "flops.html", "tradeoff.html", "roofline.html",
                 "compare.html")  # fmt: skip
 CHECKED_IN_THE_DARK = ("index.html", "leaderboard.html", "failures.html", "compare.html",
-                       "tradeoff.html", "variants/soft.html")  # fmt: skip
+                       "tradeoff.html", "variants/soft.html", "why.html",
+                       "tasks/digits.html")  # fmt: skip
 CONTEXT = "float32-forward-layer-one-h3d64"
 
 pytestmark = [
@@ -42,6 +47,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     table = sample_table(write_site_sample(tmp_path_factory.mktemp("results")))
+    table = replace(table, analyses=read_reports(ROOT / "results")[0])
     return build(table, tmp_path_factory.mktemp("built") / "site")
 
 
@@ -59,6 +65,7 @@ def every_kind(site: Site) -> list[str]:
     return [
         *PAGES,
         next(p for p in paths if p.startswith("runs/")),
+        next(p for p in paths if p.startswith("why/")),
         next(p for p in paths if p.startswith("results/") and "sdpa~float32" in p),
         next(p for p in paths if p.startswith("results/") and "task-digits" in p),
     ]

@@ -43,7 +43,20 @@ class Told:
 
 patient.EXECUTOR.pool('commission', Told())
 
+from dataclasses import replace
+from bench.analysis import Study, analysis
+
+asked = analysis('self_weight')
+numbers = asked.run(Study(variants=('softmax',), note=lambda text: None)).quantities
+
+def concluded(factor):
+    changed = [replace(q, value=factor * q.value) if q.name == 'weight of the own token' else q
+               for q in numbers]
+    said = asked.conclude(changed)
+    return [said.finding, said.agrees]
+
 print(json.dumps({
+    'analysis': [[q.value for q in numbers], concluded(1.0), concluded(0.01)],
     'waits': [told, len(ran), loads],
     'forward': {b: outcome(b, 'forward') for b in ('reference', 'inplace')},
     'training': {b: outcome(b, 'forward_backward') for b in ('reference', 'inplace')},
@@ -87,6 +100,7 @@ def test_every_kind_has_an_example() -> None:
         "attention_impls/backbones/vit_fine.py",
         "bench/metrics/input_memory.py",
         "bench/tasks/brighter_half.py",
+        "bench/analyses/self_weight.py",
         "bench/plans/lengths.py",
         "bench/executors/patient.py",
         "site/leaderboard/pages/plans.py",
@@ -133,6 +147,15 @@ def test_the_metric_counts_the_input(around: Any) -> None:
 
 def test_the_task_is_learned(around: Any) -> None:
     assert around["accuracy"] > 0.8
+
+
+def test_the_analysis_concludes_from_its_numbers(around: Any) -> None:
+    numbers, said, of_less = around["analysis"]
+    assert len(numbers) == 4
+    assert all(0 < value < 1 for value in numbers)
+    assert said[0].startswith("Weight of a token for itself in the first layer: Softmax")
+    assert of_less[0] != said[0]
+    assert of_less[1] is False
 
 
 def test_the_executor_waits_while_others_use_the_machine(around: Any) -> None:

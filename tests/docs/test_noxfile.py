@@ -1,12 +1,17 @@
 """The shared environment of all nox sessions: what is installed when, without installing."""
 
 import importlib.util
+import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+
+from bench import cli
+from bench.plan import everything, load_plan, only
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,3 +138,88 @@ def test_an_interpreter_of_ones_own_is_left_as_it_is(
     session = Session()
     assert noxfile.environment(session, "tests") == Path("/opt/own/bin/python")
     assert session.commands == []
+
+
+# What a GPU is needed for -------------------------------------------------------------------------
+
+
+class RefusedError(Exception):
+    pass
+
+
+class Asked(Session):
+    """A session with arguments, whose errors end it."""
+
+    def __init__(self, *posargs: str) -> None:
+        super().__init__()
+        self.posargs = posargs
+
+    def chdir(self, _folder: Path) -> None: ...
+
+    def error(self, text: str) -> None:
+        raise RefusedError(text)
+
+
+def steps_run(noxfile: Any, *asked: str) -> list[tuple[str, ...]]:
+    """What the session runs, without interpreter and installation."""
+    session = Asked(*asked)
+    noxfile.gpu_results(session)
+    return [c[2:] for c in session.commands if {"bench.cli", "pytest"} & set(c)]
+
+
+def verbs(commands: list[tuple[str, ...]]) -> list[str]:
+    return [c[c.index("--plan") + 1] if "--plan" in c else c[1] for c in commands]
+
+
+def test_all_that_a_gpu_is_for_runs_in_order_on_it(noxfile: Any) -> None:
+    commands = steps_run(noxfile)
+    assert verbs(commands) == ["-m", "kernels", "standard", "accuracy", "check", "site"]
+    for command in commands[1:4]:
+        assert command[command.index("--device") + 1] == "cuda"
+        assert "--only" not in command
+
+
+def test_some_steps_keep_their_order_and_an_unknown_one_is_refused(noxfile: Any) -> None:
+    assert verbs(steps_run(noxfile, "check", "standard")) == ["standard", "check"]
+    with pytest.raises(RefusedError, match="no step kernel; there are: rehearse, tests, kernels"):
+        steps_run(noxfile, "kernel")
+
+
+def test_a_rehearsal_has_the_same_steps_and_touches_neither_gpu_nor_results(noxfile: Any) -> None:
+    commands = steps_run(noxfile, "rehearse")
+    assert len(commands) == len(steps_run(noxfile))
+    for command in commands[1:]:
+        assert "cuda" not in command
+        assert command[command.index("--results") + 1] == ".nox/rehearsal/results"
+
+
+@pytest.mark.parametrize("steps", ["GPU_STEPS", "REHEARSAL_STEPS"])
+def test_every_command_is_one_that_the_tools_know(noxfile: Any, steps: str) -> None:
+    for step, command in getattr(noxfile, steps).items():
+        if command[0] != "bench.cli":
+            continue
+        verb = cli.main.commands[command[1]]
+        context = verb.make_context(command[1], list(command[2:]))
+        if "plan_name" in context.params:
+            device, pattern = context.params["device"], context.params["only"]
+            plan = load_plan(context.params["plan_name"], everything(device, pattern=pattern))
+            cases = only(plan, pattern).cases if pattern else plan.cases
+            assert cases, step
+            assert len(cases) > 100 or steps == "REHEARSAL_STEPS"
+
+
+@pytest.mark.slow
+def test_a_rehearsal_leaves_results_that_are_in_order(tree: Path, noxfile: Any) -> None:
+    """The way from plan to results/ and site, on a CPU, as it will be gone on a GPU."""
+    folder = tree / "rehearsal"
+    for name in ("kernels", "standard", "check", "site"):
+        command = [
+            part.replace(".nox/rehearsal", str(folder)) for part in noxfile.REHEARSAL_STEPS[name]
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (name, done.stdout[-2000:], done.stderr[-2000:])
+    plans = {json.loads(p.read_text())["plan"] for p in folder.glob("results/*/*/run.json")}
+    assert plans == {"kernels", "smoke"}
+    assert (folder / "site" / "index.html").is_file()

@@ -3,10 +3,10 @@
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hostile_pages import PAYLOADS, Faults
 from leaderboard.blocks import Formula
 from leaderboard.build import Site, build
 from leaderboard.csvfile import csv_text
@@ -16,120 +16,7 @@ from sample_site import sample_table, write_site_sample
 
 from bench.table import LeaderboardTable, Refused, ReportedNumber
 
-PAYLOADS = (
-    "<script>alert(1)</script>",
-    "</script><script>alert(2)</script>",
-    "<img src=x onerror=alert(3)>",
-    '"><svg/onload=alert(4)>',
-    "' autofocus onfocus=alert(5) x='",
-    "</textarea><b>bold</b>",
-    "{{ 'eval' ~ 'uated' }}{% for x in y %}",
-    "<!--<script>-->alert(6)",
-    "&lt;script&gt;alert(7)&lt;/script&gt;<i>",
-    "\u202e\u0000<iframe srcdoc='<script>alert(8)</script>'>",
-    "]]><math><mtext></form><form><mglyph><style></math><img src onerror=alert(9)>",
-)
 HOSTILE = " ".join(PAYLOADS)
-ALLOWED_TAGS = frozenset(
-    [
-        "html",
-        "head",
-        "meta",
-        "title",
-        "link",
-        "script",
-        "body",
-        "a",
-        "svg",
-        "symbol",
-        "path",
-        "line",
-        "use",
-        "circle",
-        "header",
-        "div",
-        "nav",
-        "ul",
-        "li",
-        "details",
-        "summary",
-        "button",
-        "main",
-        "p",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "section",
-        "form",
-        "label",
-        "span",
-        "select",
-        "input",
-        "table",
-        "caption",
-        "thead",
-        "tbody",
-        "tr",
-        "th",
-        "td",
-        "dl",
-        "dt",
-        "dd",
-        "pre",
-        "code",
-        "figure",
-        "figcaption",
-        "footer",
-        "strong",
-        "math",
-        "mrow",
-        "mi",
-        "mn",
-        "mo",
-        "ms",
-        "mtext",
-        "mspace",
-        "mfrac",
-        "msqrt",
-        "mroot",
-        "mstyle",
-        "msub",
-        "msup",
-        "msubsup",
-        "munder",
-        "mover",
-        "munderover",
-        "mtable",
-        "mtr",
-        "mtd",
-        "mpadded",
-        "mphantom",
-    ]
-)
-
-
-class Faults(HTMLParser):
-    """Markup that our templates never write."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in ALLOWED_TAGS:
-            self.found.append(f"<{tag}>")
-        if tag == "script" and not any(
-            name == "src" or (name == "type" and value == "application/json")
-            for name, value in attrs
-        ):
-            self.found.append("inline script")
-        for name, value in attrs:
-            if name.startswith("on") or name in ("srcdoc", "style", "formaction", "autofocus"):
-                self.found.append(name)
-            if name in ("href", "src") and re.match(r"\s*(javascript|data|vbscript):", value or ""):
-                self.found.append(f"{name}={value}")
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +77,7 @@ def test_no_payload_becomes_markup(site: Site) -> None:
         for payload in PAYLOADS:
             if "<" in payload:
                 assert payload not in text, file.path
-        assert "evaluated" not in text, file.path
+        assert "zq9x7" not in text, file.path
         seen += text.count("&lt;img src=x onerror=alert(3)&gt;")
     assert seen > 100, "the payloads must have reached the pages, escaped"
 

@@ -3,12 +3,15 @@
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
 
 from bench import timing_cuda
+from bench.memory import NotMeasurable
+from bench.metric import metric
 from bench.nvml import Reading, Sensor
 from bench.timing import is_stable, time_calls
 
@@ -165,6 +168,71 @@ def test_host_time_is_the_waiting_program_s(monkeypatch):
     found, _ = device_timed(monkeypatch, 3e-3, "no sensor")
     assert min(found.host_s) >= 1e-4
     assert min(found.host_s) < 3e-3, "the fake queue takes no host time"
+
+
+@pytest.mark.parametrize(("call_s", "bound"), [(3e-3, 0.0), (1e-6, 1.0)])
+def test_a_call_that_is_issued_more_slowly_than_it_runs_is_launch_bound(monkeypatch, call_s, bound):
+    found, device = device_timed(monkeypatch, call_s, "no sensor")
+    assert min(found.issued_s) >= 1e-4, "the fake call keeps the host busy so long"
+    subject = SimpleNamespace(call=device, once=lambda _name, _make: found)
+    measured = metric("launch_bound").measure(subject, tiny.PROTOCOL)
+    assert set(measured.rounds[0]) == {bound}
+
+
+class FakeGraphs:
+    """CUDA graphs that note the calls between the begin and the end of a capture."""
+
+    def __init__(self, monkeypatch, device, refuses=""):
+        graphs = self
+        self.captured = []
+
+        class Graph:
+            def __init__(self):
+                self.calls = 0
+
+            def replay(self):
+                device.device_s += self.calls * device.call_s
+
+        class Capture:
+            def __init__(self, graph):
+                self.graph = graph
+
+            def __enter__(self):
+                self.before = device.device_s
+
+            def __exit__(self, *_failure):
+                if refuses:
+                    raise RuntimeError(refuses)
+                self.graph.calls = round((device.device_s - self.before) / device.call_s)
+                device.device_s = self.before
+                graphs.captured.append(self.graph.calls)
+
+        stream = SimpleNamespace(wait_stream=lambda _other: None)
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+        monkeypatch.setattr(torch.cuda, "graph", Capture)
+        monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+        monkeypatch.setattr(torch.cuda, "stream", lambda _stream: nullcontext())
+
+
+def test_a_graph_holds_a_call_on_each_input_set_and_is_timed_without_them(monkeypatch):
+    device = FakeDevice(monkeypatch, 2e-3)
+    graphs = FakeGraphs(monkeypatch, device)
+    seconds = timing_cuda.time_graph(device, tiny.PROTOCOL)
+    assert graphs.captured == [device.sets]
+    assert seconds == pytest.approx([2e-3] * len(seconds))
+    assert tiny.PROTOCOL.least_samples <= len(seconds) <= tiny.PROTOCOL.most_samples
+
+
+def test_what_cannot_be_captured_says_so_and_has_no_number(monkeypatch):
+    device = FakeDevice(monkeypatch, 2e-3)
+    FakeGraphs(
+        monkeypatch, device, refuses="operation not permitted when stream is capturing\nmore"
+    )
+    with pytest.raises(
+        NotMeasurable, match="CUDA graph: operation not permitted when stream is ca"
+    ):
+        timing_cuda.time_graph(device, tiny.PROTOCOL)
 
 
 def test_sensors_are_read_beside_the_sustained_run(monkeypatch):

@@ -13,6 +13,7 @@ FILES = {
     "backbone": "attention_impls/backbones/vit_fine.py",
     "metric": "bench/metrics/input_memory.py",
     "task": "bench/tasks/brighter_half.py",
+    "analysis": "bench/analyses/self_weight.py",
     "plan": "bench/plans/lengths.py",
     "executor": "bench/executors/patient.py",
     "page": "site/leaderboard/pages/plans.py",
@@ -21,6 +22,7 @@ FILES = {
 INVENTORY = """
 import json
 from attention_impls.registry import backbones, backends, names
+from bench.analysis import analysis_names
 from bench.catalogue import read_catalogue
 from bench.executor import executors
 from bench.metric import metrics
@@ -35,6 +37,7 @@ print(json.dumps({
     'backbone': list(backbones()),
     'metric': [m.name for m in metrics()],
     'task': [t.name for t in tasks()],
+    'analysis': list(analysis_names()),
     'plan': list(plan_names()),
     'executor': [e.name for e in executors()],
     'page': [p.documents.__module__.rsplit('.', 1)[-1] for p in pages()],
@@ -43,6 +46,7 @@ print(json.dumps({
         'backend': [f'{v.name}_{b.name}' for v in catalogue.variants for b in v.backends],
         'metric': [c.name for c in catalogue.columns],
         'task': [t.name for t in catalogue.tasks],
+        'analysis': [a.name for a in catalogue.questions],
     },
     'planned': {
         plan: sorted({f'{c.variant}_{c.backend}' for c in load_plan(plan, everything('cpu')).cases})
@@ -78,7 +82,7 @@ def test_one_new_file_is_found(kind: str, before_and_after: tuple[Any, Any, Path
     assert set(after[kind]) - set(before[kind]) >= {name}
 
 
-@pytest.mark.parametrize("kind", ["variant", "backend", "metric", "task"])
+@pytest.mark.parametrize("kind", ["variant", "backend", "metric", "task", "analysis"])
 def test_it_is_in_the_catalogue_that_pages_read(
     kind: str, before_and_after: tuple[Any, Any, Path]
 ) -> None:

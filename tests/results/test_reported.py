@@ -42,6 +42,7 @@ def test_committed_numbers_are_good() -> None:
     for n in numbers:
         low, high = {
             "count": (3e6, 2e8), "mac": (5e8, 5e10), "fraction": (0.6, 0.9), "image/s": (10, 1000),
+            "ratio": (1, 10), "byte": (1e9, 1e11),
         }[n.unit]  # fmt: skip
         assert low <= n.value <= high, n
         assert n.unit == UNITS[n.quantity]
@@ -54,6 +55,9 @@ def test_known_figures() -> None:
     assert found["focused_linear", "FLatten-Swin-T", 224, "macs"] == 4.5e9
     assert found["soft", "SOFT-Tiny", 224, "parameters"] == 13e6
     assert found["soft_norm", "SOFT-Huge-norm", 224, "imagenet1k_top1"] == 0.834
+    assert found["inline", "InLine-DeiT-T", 1024, "speedup"] == 4.8
+    assert found["inline", "InLine-DeiT-T", 224, "code_macs"] == 1113883584
+    assert found["inline", "InLine-DeiT-T", 224, "code_contractions"] == 1109155584
 
 
 def test_a_good_report_is_read(tmp_path: Path) -> None:

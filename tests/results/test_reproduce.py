@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from results_in_memory import run_with_latency
 from sample_run import sample_environment, write_sample
+from sample_site import catalogue
 
 from attention_impls.registry import UnknownName
 from bench.model import Measured, NotRun, Ok, Record
@@ -17,7 +18,9 @@ from bench.reproduce import (
     judge,
     repeat_plan,
 )
-from bench.submission import write_run
+from bench.rules import check_results
+from bench.submission import StoredRun, write_run
+from bench.table import load_table
 
 ROW = "softmax/reference/layer/b1/32x32/h3d64/float32/forward#"
 
@@ -78,12 +81,55 @@ def test_verdicts(root: Path, factor: float, agreement: str) -> None:
     assert judged.agrees == (agreement == "within the interval")
     assert judged.differences == ()
     assert "published" in judged.words
+    assert judged.verdict == {
+        0.5: "50.0 % faster", 1.0: "within the interval", 2: "100.0 % slower",
+    }.get(factor, "within the interval")  # fmt: skip
 
 
 def test_a_better_accuracy_is_another_result(root: Path) -> None:
     found = find_row(root, "softmax/reference/model/digits/seed0")
     assert judge(found, found.run.environment, found.record).agrees
     assert not judge(found, found.run.environment, timed(found.record, 0.9)).agrees
+
+
+def test_the_verdict_on_an_accuracy_is_in_points(root: Path) -> None:
+    found = find_row(root, "softmax/reference/model/digits/seed0")
+    lower = judge(found, found.run.environment, timed(found.record, 0.9))
+    assert lower.verdict.endswith("percentage points lower")
+    assert float(lower.verdict.split()[0]) == pytest.approx(100 * 0.1 * 337 / 360, abs=0.1)
+
+
+def test_the_verdict_on_a_failure_names_both_endings(root: Path) -> None:
+    found = find_row(root, ROW)
+    failed = replace(found.record, outcome=NotRun(reason="no time"))
+    assert judge(found, found.run.environment, failed).verdict == "not run instead of ok"
+    published = Published(run=found.run, record=failed)
+    assert judge(published, found.run.environment, failed).verdict == "not run again"
+
+
+def test_a_reproduction_never_takes_the_place_of_the_row(tmp_path: Path) -> None:
+    base, again = run_with_latency(1.0, "2026-01-02"), run_with_latency(1.01, "2026-02-02")
+    case_id = next(r.case.id for r in base.records if r.case.id.startswith(ROW))
+    (file,) = again.files
+    single = replace(file, records=tuple(r for r in file.records if r.case.id == case_id))
+    plan = repeat_plan(find_in(base, case_id))
+    header = replace(
+        again.run, plan=plan.name, plan_digest=plan.digest, submitted_by="bob",
+        conditions=replace(again.run.conditions, noise=()),
+    )  # fmt: skip
+    write_run(tmp_path, base.run, base.files)
+    write_run(tmp_path, header, (single,))
+    assert "R315" not in {f.rule for f in check_results(tmp_path)}
+    assert find_row(tmp_path, case_id).run.created == base.run.created
+    table = load_table(tmp_path, catalogue(), judge=True)
+    assert set(table.rows["run_id"]) == {base.run.run_id}
+    assert set(table.history["case_id"]) == {case_id}
+    assert set(table.history["plan"]) == {"repro"}
+
+
+def find_in(stored: StoredRun, case_id: str) -> Published:
+    (record,) = (r for r in stored.records if r.case.id == case_id)
+    return Published(run=stored.run, record=record)
 
 
 def test_failures_repeat_too(root: Path) -> None:
@@ -114,6 +160,8 @@ def test_two_runs_are_compared(tmp_path: Path) -> None:
     assert ", 0 slower, 0 undecided" in text
     line = next(line for line in text.splitlines() if ROW in line)
     assert line.split()[:3] == ["0.500", line.split()[1], "faster"]
+    assert "0 outcomes differ; 0 cases are in A alone, 0 in B alone" in text
+    assert line.split()[3].isdigit() or line.split()[3][0].isdigit()
     same = compare_runs(tmp_path, base.run.run_id, base.run.run_id)
     assert "B is 0 faster, 0 slower" in same
 

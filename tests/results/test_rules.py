@@ -206,13 +206,24 @@ PLANTED: dict[str, tuple[Changed, ...]] = {
         outcome(ONE, NotRun(reason="see 192.168.10.12")),
         outcome(ONE, NotRun(reason="ghp_" + "a1" * 12)),
     ),
+    "R214": (
+        environment(os="Linux {{ 7 * 7 }}"), header(only="&lt;script&gt;"),
+        environment(settings={"governor": "<script>alert(1)</script>"}),
+        environment(settings={"javascript:alert(1)": True}),
+        environment(packages={"torch": "2.13.0", "<img src=x onerror=alert(1)>": "1"}),
+    ),
+    "R315": (
+        header(plan="repro"),
+        both(header(plan="repro"), records(lambda r: r if ONE(r.case) else None)),
+    ),
     "R301": (metric(ONE, "latency"), metric(seed(0), "accuracy"),
              metric(of_kind("frontier"), "largest_tokens"),
              where(ONE, lambda r: replace(r, outcome=replace(
                  r.outcome, measurements=r.outcome.measurements[:1] * 2)))),  # type: ignore[union-attr]
     "R302": (metric(ONE, "accuracy", (0.5,)), metric(seed(0), "latency", SAME),
              metric(ONE, "host_latency", SAME)),
-    "R303": (metric(ONE, "latency", SAME, SLOW), metric(ONE, "flops", (1.0,), (1.0,)),
+    "R303": (metric(of_kind("frontier"), "largest_tokens", (2048, 2048)),
+             metric(ONE, "latency", SAME, SLOW), metric(ONE, "flops", (1.0,), (1.0,)),
              metric(ONE, "latency", SAME, SLOW, MANY)),
     "R304": (metric(ONE, "latency", SAME, SLOW, (0.05, 0.06)),),
     "R305": (
@@ -257,10 +268,21 @@ PLANTED: dict[str, tuple[Changed, ...]] = {
     "R412": (scaled(timed(1024), "latency", 60.0),),
     "R413": (scaled(BACKWARD, "latency", 0.3),),
     "R414": (outcome(ONE, OutOfMemory(requested_bytes=None, limit_bytes=None, reason="full")),),
-    "R415": (conditions(measured_s=310.0), conditions(wall_s=1.0, measured_s=1.0)),
+    "R415": (metric(ONE, "latency_cold", (400.0, *SAME)), conditions(measured_s=310.0),
+             conditions(wall_s=1.0, measured_s=1.0)),
     "R416": (both(environment(power_limit_w=100.0), both(
         metric(ONE, "energy", (90.0,), (90.0,), (90.0,)),
         metric(ONE, "latency_sustained", SAME, SLOW, SAME[::-1]))),),
+    "R417": (scaled(timed(1024), "peak_memory", 0.07),),
+    "R508": (
+        lambda stored: conditions(noise=tuple(
+            replace(pair, case=replace(pair.case, variant="sxftmax"))
+            for pair in stored.run.conditions.noise
+        ))(stored),
+        where(lambda case: case.stimulus == sample().run.conditions.noise[0].case.stimulus
+              and case.variant == "inline" and case.backend == "reference", lambda _: None),
+    ),
+    "R507": (metric(ONE, "throttled", (1.0, 0.0)),),
     "R801": (
         metric(timed(224), "receipt", tuple(0.1 * n for n in range(8))),
         metric(timed(224), "receipt", (0.5,)),
@@ -288,6 +310,8 @@ PLANTED: dict[str, tuple[Changed, ...]] = {
     "R605": (
         where(seed(0), lambda r: replace(r, task=None)),
         where(seed(0), lambda r: replace(r, outcome=replace(r.outcome, training=None))),
+        where(seed(0), lambda r: replace(r, outcome=replace(r.outcome, training=replace(
+            r.outcome.training, losses=(1.0,))))),
         where(timed(512), lambda r: replace(r, task=TaskVersion(revision=1, recipe_sha256=None))),
     ),
     "R606": (where(seed(0), lambda r: replace(r, outcome=replace(
@@ -314,7 +338,10 @@ def test_every_rule_has_a_planted_fault_and_a_unique_id() -> None:
     ids = [r.id for r in (*RUN_RULES, *TREE_RULES)]
     assert len(set(ids)) == len(ids)
     assert set(PLANTED) | TESTED_ELSEWHERE == {r.id for r in RUN_RULES}
-    assert {r.id for r in TREE_RULES} == {"R101", "R102", "R103", "R701", "R702"}
+    assert {r.id for r in TREE_RULES} == {
+        "R101", "R102", "R103", "R104", "R105", "R106", "R107", "R108", "R109", "R213", "R701",
+        "R702", "R703", "R704",
+    }  # fmt: skip
     assert all(r.help.endswith(".") for r in (*RUN_RULES, *TREE_RULES))
 
 

@@ -129,7 +129,7 @@ def test_every_planted_fault_is_refused_with_its_path(root: Path) -> None:
     faults = {
         "missing header": (lambda f: (f / "run.json").unlink(), at, "run.json is missing"),
         "missing file": (
-            lambda f: (f / "inline.json").unlink(), f"{at}/inline.json", "is listed in run.json",
+            lambda f: (f / "inline.json").unlink(), f"{at}/run.json", "lists 'inline.json'",
         ),
         "extra file": (
             lambda f: (f / "extra.json").write_text("{}"), f"{at}/extra.json", "not listed",

@@ -1,6 +1,7 @@
 """Analyses: the mathematics on matrices that are known, whole runs on tiny networks, reports."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +20,11 @@ from bench.analysis import Findings, Study, analysis, analysis_names
 from bench.attention_matrix import Given, NotLinearError, matrix, seen, without_local_branch
 from bench.dataset import Data, Split
 from bench.model import to_json
-from bench.report import AnalysisReport, Curves, Line, read_reports, write_report
+from bench.report import AnalysisReport, Curves, Line, Quantity, read_reports, write_report
 from bench.tasks.digits import SIZE, TASK
 from bench.training import Recipe
 
+ROOT = Path(__file__).parents[2]
 GRID = Grid(4, 4)
 SHAPE = AttentionShape(batch=1, grid=GRID, heads=2, head_dim=8)
 
@@ -265,7 +267,7 @@ def test_every_analysis_runs_and_its_numbers_can_be_written(
     study.variants = one.variants
     found = one.run(study)
     assert isinstance(found, Findings)
-    assert found.finding.endswith(".")
+    assert one.conclude(found.quantities).finding.endswith(".")
     assert found.quantities
     assert found.figures
     assert {q.variant for q in found.quantities} - {None} <= set(one.variants)
@@ -281,16 +283,15 @@ def test_every_analysis_runs_and_its_numbers_can_be_written(
 def report(name: str, found: Findings, networks: tuple = ()) -> AnalysisReport:
     return AnalysisReport(
         analysis=name, revision=1, created="2026-01-02T03:04:05Z", hardware_id="sample-cpu",
-        commit=None, dirty=True, torch="2", wall_s=1.0, claim="", finding=found.finding,
-        agrees=found.agrees, networks=networks, quantities=found.quantities,
-        figures=found.figures,
+        commit=None, dirty=True, torch="2", wall_s=1.0, claim="", finding="Something.",
+        agrees=None, networks=networks, quantities=found.quantities, figures=found.figures,
     )  # fmt: skip
 
 
 def sample_findings() -> Findings:
     line = Line(variant=None, label="one", x=(1.0, 2.0), y=(0.5, 0.25))
     figure = Curves(kind="lines", title="t", x="x", y="y", lines=(line,))
-    return Findings(finding="Something.", agrees=None, quantities=(), figures=(figure,))
+    return Findings(quantities=(), figures=(figure,))
 
 
 def test_networks_are_trained_once_and_read_again(study: Study, tmp_path: Path) -> None:
@@ -323,6 +324,126 @@ def test_looking_leaves_the_network_as_it_was() -> None:
     for name, value in network.state_dict().items():
         assert value.dtype == before[name].dtype
         assert torch.equal(value, before[name])
+
+
+# Conclusions --------------------------------------------------------------------------------------
+
+
+def changed(name: str, change: Callable[[Quantity], float]) -> tuple[Quantity, ...]:
+    """The committed numbers of an analysis, each after `change`."""
+    return tuple(replace(q, value=change(q)) for q in COMMITTED[name].quantities)
+
+
+COMMITTED = {one.analysis: one for one in read_reports(ROOT / "results")[0]}
+
+
+@pytest.mark.parametrize("name", sorted(COMMITTED))
+def test_committed_sentences_are_what_committed_numbers_say(name: str) -> None:
+    one, report = analysis(name), COMMITTED[name]
+    assert (one.revision, one.claim) == (report.revision, report.claim)
+    said = one.conclude(report.quantities)
+    assert (said.finding, said.agrees) == (report.finding, report.agrees)
+
+
+@pytest.mark.parametrize("name", sorted(COMMITTED))
+def test_other_numbers_are_another_sentence(name: str) -> None:
+    numbers = changed(name, lambda q: q.value * 0.5)
+    assert analysis(name).conclude(numbers).finding != COMMITTED[name].finding
+
+
+def is_of(quantity: Quantity, name: str, *variants: str) -> bool:
+    return quantity.name == name and (quantity.variant in variants or not variants)
+
+
+LINEAR = ("linear_relu", "linear_elu", "focused_linear")
+CONFUSED, EQUAL = "share of confused pairs", "equal pairs of six in the toy"
+LOCAL, RANDOM = "accuracy, local tokens masked", "accuracy, random tokens masked"
+MASS = "size of weights within 3 x 3"
+
+
+def injectivity_if(share: float, equal: float) -> Callable[[Quantity], float]:
+    def of(q: Quantity) -> float:
+        if is_of(q, CONFUSED):
+            return share if q.variant in LINEAR else 0.1
+        return equal if is_of(q, EQUAL, "linear_relu") else q.value
+
+    return of
+
+
+def locality_if(local: float, random: float, mass: float) -> Callable[[Quantity], float]:
+    values = {LOCAL: local, RANDOM: random, MASS: mass}
+    return lambda q: values.get(q.name, q.value)
+
+
+def rank_if(tokens: float, bare: float, whole: float) -> Callable[[Quantity], float]:
+    def of(q: Quantity) -> float:
+        values = {"tokens": tokens, "channels of a head": 32.0}
+        if q.variant in LINEAR:
+            values |= {"rank": bare, "rank with the local branch": whole}
+        return values.get(q.name, q.value)
+
+    return of
+
+
+def fidelity_if(first: float, last: float) -> Callable[[Quantity], float]:
+    """Errors of every mechanism at the smallest and at every larger budget."""
+
+    def of(q: Quantity) -> float:
+        if not is_of(q, "relative error of the output"):
+            return q.value
+        if q.setting.startswith("budget"):
+            return first if q.setting == f"budget {fidelity.BUDGETS[0]}" else last
+        return 0.1 if q.setting == "temperature 0.25" else 0.5
+
+    return of
+
+
+def ablation_if(injective: float, spread: float) -> Callable[[Quantity], float]:
+    """Accuracies of the injective cells and of all others, and how far seeds are apart."""
+
+    def of(q: Quantity) -> float:
+        ahead = ablations.INJECTIVE in q.setting or "window 4" in q.setting
+        local = ablations.LABELS[True] in q.setting
+        return (injective if ahead else 0.5) + 0.2 * local + spread * int(q.setting[-1])
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "agrees"),
+    [
+        ("injectivity", injectivity_if(0.5, 6), True),
+        ("injectivity", injectivity_if(0.01, 6), False),
+        ("injectivity", injectivity_if(0.5, 0), False),
+        ("injectivity", injectivity_if(0.1, 6), None),
+        ("locality", locality_if(0.2, 0.8, 0.9), True),
+        ("locality", locality_if(0.8, 0.2, 0.9), False),
+        ("locality", locality_if(0.2, 0.8, 0.1), False),
+        ("locality", locality_if(0.50, 0.51, 0.9), None),
+        ("rank", rank_if(49, 32, 49), True),
+        ("rank", rank_if(49, 40, 49), False),
+        ("rank", rank_if(49, 32, 32), False),
+        ("rank", rank_if(16, 16, 16), None),
+        ("soft_inverse", lambda q: 1e-6 if q.name.startswith("residual after") else q.value, True),
+        ("soft_inverse", lambda q: 0.5 if q.name.startswith("residual after") else q.value, False),
+        ("fidelity", fidelity_if(0.9, 0.3), True),
+        ("fidelity", fidelity_if(0.3, 0.9), False),
+        ("ablations", ablation_if(0.6, 0.001), True),
+        ("ablations", ablation_if(0.4, 0.001), False),
+        ("ablations", ablation_if(0.6, 0.2), None),
+    ],
+)
+def test_the_verdict_follows_the_numbers(
+    name: str, change: Callable[[Quantity], float], agrees: bool | None
+) -> None:
+    assert analysis(name).conclude(changed(name, change)).agrees is agrees
+
+
+def test_one_no_is_a_no_and_nothing_is_no_verdict() -> None:
+    assert analyses.together([True, None, False]) is False
+    assert analyses.together([True, None]) is None
+    assert analyses.together([True, True]) is True
+    assert analyses.together([]) is None
 
 
 # Reports ------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """The command as a person types it: whole runs, errors without tracebacks, resume, repro."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -65,10 +67,16 @@ def test_check_reads_what_run_wrote_and_refuses_it_when_changed(
 
 
 def test_repro_measures_a_published_row_again(measured: Path) -> None:
-    done = attnbench(measured, "repro", "linear_relu")
+    done = attnbench(measured, "repro", "linear_relu", "--submit", "--account", "Bob")
     assert done.returncode in (0, 1), done.stderr
     assert "published" in done.stdout
     assert "times that" in done.stdout
+    assert "machine and software are the same" in done.stdout
+    (folder,) = (line.split()[1] for line in done.stdout.splitlines() if "recorded:" in line)
+    header = json.loads((Path(folder) / "run.json").read_text())
+    assert (header["plan"], header["submitted_by"]) == ("repro", "bob")
+    found = attnbench(measured, "check", folder).stdout
+    assert not re.search(r"error R(?![45])", found), found  # times may be odd on a busy machine
 
 
 @pytest.mark.parametrize(

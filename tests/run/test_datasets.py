@@ -10,16 +10,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from bench import download
 from bench.dataset import WrongDataError
-from bench.datasets import cifar10, cifar10_jpeg, cifar100, fashion_mnist, image_folder
+from bench.datasets import cifar10, cifar10_jpeg, cifar100, digits, fashion_mnist, image_folder
 from bench.download import Remote, Source
 from bench.download import download as fetch
 from bench.task import MissingDataError
@@ -44,7 +45,39 @@ def test_missing_data_say_where_and_how(module: ModuleType, no_data: Path) -> No
     assert module.SOURCE.otherwise in words
     if module.SOURCE.remotes:
         assert f"attnbench download {module.SOURCE.name}" in words
-        assert f"{module.SOURCE.size_bytes / 1e6:.0f} MB" in words
+    size = module.SOURCE.size_bytes or module.SOURCE.stored_bytes
+    assert size > 1e6
+    assert f"{size / 1e6:.0f} MB" in words
+
+
+@pytest.mark.parametrize("module", [cifar10, cifar100, fashion_mnist])
+def test_a_file_of_rubbish_is_named_with_what_was_found_and_expected(
+    module: ModuleType, no_data: Path
+) -> None:
+    folder = no_data / module.SOURCE.name
+    folder.mkdir(parents=True)
+    for file in module.SOURCE.files:
+        (folder / file).write_bytes(b"rubbish")
+    with pytest.raises(WrongDataError) as caught:
+        module.read()
+    words = str(caught.value)
+    (file,) = (f for f in module.SOURCE.files if str(folder / f) in words)
+    assert hashlib.sha256(b"rubbish").hexdigest() in words
+    assert module.SHA256[file.removesuffix(".gz")] in words
+    assert "get it again" in words
+
+
+def test_changed_digits_are_named_with_both_digests(monkeypatch: pytest.MonkeyPatch) -> None:
+    bunch = load_digits()
+    pixels = bunch.data.copy()
+    pixels[3, 20] += 1
+    changed = SimpleNamespace(data=pixels, target=bunch.target)
+    monkeypatch.setattr(digits, "load_digits", lambda: changed)
+    found = hashlib.sha256(
+        pixels.astype(np.uint8).tobytes() + bunch.target.astype(np.uint8).tobytes()
+    ).hexdigest()
+    with pytest.raises(WrongDataError, match=f"{found}, must be {digits.SHA256}"):
+        digits.read()
 
 
 def idx(values: np.ndarray, header: int) -> bytes:

@@ -8,14 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attention_impls.vit import VisionTransformerSize
-from bench.demo import RECIPE, Wishes, demonstrate
+from attention_impls.registry import UnknownName, load_backbone
+from bench.demo import BACKBONE, NETWORK_PX, RECIPE, Wishes, demonstrate
 from bench.demo_page import curves
-
-TINY = VisionTransformerSize(
-    resolution_px=8, patch_px=2, image_channels=3, classes=2, depth=1, heads=1, head_dim=16,
-    mlp_ratio=2.0,
-)  # fmt: skip
 
 
 @pytest.fixture
@@ -31,8 +26,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_it_trains_chooses_tests_once_and_shows(folder: Path, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, epochs=4, batch=16, learning_rate=1e-2)
-    wishes = Wishes(size=TINY, recipe=recipe, device="cpu", data=folder, out=tmp_path / "out")
+    recipe = replace(RECIPE, epochs=4, batch=16, learning_rate=1e-3)
+    wishes = Wishes(
+        resolution_px=32, recipe=recipe, device="cpu", data=folder, out=tmp_path / "out"
+    )
     told: list[str] = []
     page = demonstrate(wishes, told.append)
     numbers = json.loads((tmp_path / "out" / "numbers.json").read_text())
@@ -42,6 +39,9 @@ def test_it_trains_chooses_tests_once_and_shows(folder: Path, tmp_path: Path) ->
         max(numbers["held_out_accuracy"])
     )
     assert numbers["validation_images_per_s"] > 0
+    assert numbers["backbone"] == "inline_deit_t"
+    assert numbers["variant"].startswith("inline, revision")
+    assert numbers["parameters"] == load_backbone(BACKBONE).parameters(32, num_classes=2)
     text = page.read_text()
     assert text.count("data:image/png;base64,") == 20
     assert "bright &amp; big" in text
@@ -54,6 +54,16 @@ def test_it_trains_chooses_tests_once_and_shows(folder: Path, tmp_path: Path) ->
         json.loads((tmp_path / "out" / "numbers.json").read_text())["test_accuracy"]
         == (numbers["test_accuracy"])
     )
+
+
+def test_it_is_the_published_network_with_64_tokens_and_takes_any_variant(tmp_path: Path) -> None:
+    published = load_backbone(BACKBONE)
+    assert (published.variant, published.title) == ("inline", "InLine-DeiT-T")
+    (shape,) = {p.shape for p in published.design.attentions(NETWORK_PX)}
+    assert (shape.grid.tokens, shape.extra_tokens) == (64, 1)
+    wishes = Wishes(variant="in_line", device="cpu", data=tmp_path, out=tmp_path)
+    with pytest.raises(UnknownName, match="inline"):
+        demonstrate(wishes, print)
 
 
 def test_curves_are_drawn_for_any_number_of_epochs() -> None:

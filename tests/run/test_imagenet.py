@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bench.imagenet import DeitRecipe, Dropped, augmentation
+from attention_impls.registry import load_backbone
+from bench.imagenet import DeitRecipe, Dropped, augmentation, network
 from bench.imagenet_images import ImageFiles, Mixing, RepeatedSampler
 
 ROOT = Path(__file__).parents[2]
@@ -35,8 +36,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def torchrun(folder: Path, out: Path, epochs: int) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         "-m", "bench.imagenet", "--data", str(folder), "--out", str(out), "--variant", "inline",
-         "--size", "tiny_test", "--epochs", str(epochs), "--batch", "8", "--workers", "0",
+         "-m", "bench.imagenet", "--data", str(folder), "--out", str(out), "--backbone",
+         "inline_deit_t", "--resolution", "32", "--epochs", str(epochs), "--batch", "8",
+         "--workers", "0",
          "--warmup-epochs", "1", "--rate-per-512", "0.3", "--randaugment", "0", "--erasing", "0",
          "--average-decay", "0.9", "--repeats", "1"],
         capture_output=True, text=True, check=False, cwd=ROOT,
@@ -57,6 +59,22 @@ def test_two_processes_train_test_and_go_on(folder: Path, tmp_path: Path) -> Non
     assert best["best"] == max(max(line["accuracy"], line["averaged"]) for line in lines)
     torchrun(folder, tmp_path, 3)
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 3
+
+
+def test_the_published_network_loses_branches_in_training_only() -> None:
+    torch.manual_seed(0)
+    spec = load_backbone("inline_deit_t")
+    made = network(spec, 2, 32, 0.5)
+    rates = [m.rate for m in made.modules() if isinstance(m, Dropped)]
+    assert len(rates) == 24
+    assert rates[0] == 0.0
+    assert rates[-1] == 0.5
+    assert sum(p.numel() for p in made.parameters()) == spec.parameters(32, num_classes=2)
+    images = torch.randn(2, 3, 32, 32)
+    made.train()
+    assert not torch.equal(made(images), made(images))
+    made.eval()
+    assert torch.equal(made(images), made(images))
 
 
 def test_rates_rise_then_fall_as_deit_has_it() -> None:

@@ -41,7 +41,7 @@ def test_the_digest_changes_if_and_only_if_the_contents_change() -> None:
     assert replace(plan, cases=plan.cases[1:]).digest != plan.digest
 
 
-def test_standard_covers_the_sweep_that_the_issue_names() -> None:
+def test_standard_covers_images_sequences_and_both_passes() -> None:
     plan = load_plan("standard", everything("cpu"))
     timed = [c.stimulus for c in plan.cases if isinstance(c.stimulus, Workload)]
     assert {224, 2048} <= {w.resolution_px for w in timed}
@@ -61,6 +61,9 @@ def test_only_keeps_what_it_names_and_the_noise_pair() -> None:
     assert {c.variant for c in kept.cases} == {"inline"}
     assert kept.noise_pairs
     assert kept.digest != plan.digest
+    several = only(plan, "inline soft*/*/layer/b1/14x14/")
+    assert {c.variant for c in several.cases} == {"inline", "soft", "soft_norm", "softmax"}
+    assert all(c.variant == "inline" or "/b1/14x14/" in c.id for c in several.cases)
     by_backend = only(plan, "softmax/sdpa")
     assert {(c.variant, c.backend) for c in by_backend.cases} == {("softmax", "sdpa")}
 

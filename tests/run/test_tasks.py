@@ -11,6 +11,7 @@ import torch
 
 from attention_impls import load
 from attention_impls.sequence import SequenceEncoder, SequenceSize
+from bench.catalogue import read_catalogue
 from bench.dataset import IGNORED, Split
 from bench.datasets import listops, pathfinder
 from bench.learning import learn
@@ -18,6 +19,7 @@ from bench.sequence_task import SequenceTask
 from bench.task import Assignment, Task, task, tasks
 from bench.tasks import histogram, masked_copy, mqar, needle, stacked_mqar
 
+ROOT = Path(__file__).parents[2]
 GENERATED = [
     setting
     for module in (stacked_mqar, mqar, needle, histogram, masked_copy)
@@ -28,6 +30,18 @@ NAMES = [setting.task().name for setting in GENERATED]
 
 def draw(setting: SequenceTask, items: int, seed: int = 7) -> Split:
     return setting.generate(items, torch.Generator().manual_seed(seed))
+
+
+def test_every_task_says_where_its_examples_come_from() -> None:
+    found = {entry.name: entry for entry in read_catalogue().tasks}
+    for entry in found.values():
+        assert len(entry.data) > 50
+        assert entry.data_source is not None
+        assert (ROOT / entry.data_source).is_file()
+    assert found["digits"].data_source == "bench/datasets/digits.py"
+    assert found["fashion_mnist_49"].data_source == "bench/datasets/fashion_mnist.py"
+    assert found["cifar10_jpeg_64"].data_source == "bench/datasets/cifar10_jpeg.py"
+    assert found["needle_64"].data_source == found["needle_64"].source == "bench/tasks/needle.py"
 
 
 @pytest.mark.parametrize("one", tasks(), ids=lambda t: t.name)

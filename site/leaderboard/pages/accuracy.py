@@ -17,17 +17,25 @@ from leaderboard.blocks import (
     VariantName,
 )
 from leaderboard.contexts import slug
-from leaderboard.format import MISSING, percent, whole
+from leaderboard.format import MISSING, count_of, percent, whole
 from leaderboard.page import Page
 from leaderboard.reported import reported_numbers
 from leaderboard.results import View
-from leaderboard.trainings import Trained, accuracy_ranks, of_task, trained, with_results
+from leaderboard.trainings import (
+    Separation,
+    Trained,
+    accuracy_ranks,
+    of_task,
+    separation,
+    trained,
+    with_results,
+)
 
 _LEAD = (
     "Per cent correct, mean over seeds, one fixed recipe a task, nothing tuned per variant. Bold "
-    "shares the first rank of its column: intervals over the seeds overlap. There is no average "
-    "over tasks. A small task tells which mechanisms can learn it, not how they rank on a large "
-    "one."
+    "shares the first rank of its column: intervals over the seeds overlap; a column without bold "
+    "cannot rank its variants. There is no average over tasks. A small task tells which mechanisms "
+    "can learn it, not how they rank on a large one."
 )
 
 
@@ -40,8 +48,19 @@ def _documents(view: View) -> Iterator[Document]:
             title = view.machine_title(hardware_id)
             table = _matrix(view, hardware_id, tasks)
             blocks.append(Section(f"on-{slug(hardware_id)}", title, (table,)))
-    if not tried:
+    if tried:
+        blocks.append(Section("separation", "Which tasks separate", tuple(_separations(view))))
+    else:
         blocks.append(Paragraph(("No accuracy has been measured yet.",)))
+    blocks.append(
+        Paragraph(
+            (
+                Link("Why they are as accurate as they are", "why.html"),
+                " \N{MIDDLE DOT} ",
+                Link("Accuracy against cost", "tradeoff.html"),
+            )
+        )
+    )
     blocks.append(Section("tasks", "Tasks", (_tasks(view),)))
     blocks += reported_numbers(view)
     yield Document(
@@ -58,6 +77,9 @@ def _matrix(view: View, hardware_id: str, tasks: list[str]) -> Table:
         done = trained(of_task(view, task, hardware_id), task)
         ranked = zip(done, accuracy_ranks(done), strict=True)
         found[task] = {t.variant: (t, rank) for t, rank in ranked}
+    all_tied = {
+        task: len(of) > 1 and {rank for _, rank in of.values()} == {1} for task, of in found.items()
+    }
     variants = sorted({variant for of in found.values() for variant in of}, key=view.title)
     rows: list[Row] = []
     for variant in variants:
@@ -72,7 +94,8 @@ def _matrix(view: View, hardware_id: str, tasks: list[str]) -> Table:
             if one.low is not None and one.high is not None:
                 spread = f" \N{PLUS-MINUS SIGN}{50 * (one.high - one.low):.1f}"
             content = (words, Muted(spread)) if spread else (words,)
-            cells.append(Cell(content, one.mean, "best" if rank == 1 else "plain"))
+            best = rank == 1 and not all_tied[task]
+            cells.append(Cell(content, one.mean, "best" if best else "plain"))
         rows.append(Row(tuple(cells)))
     return Table(
         id=f"accuracies-{slug(hardware_id)}",
@@ -85,6 +108,70 @@ def _matrix(view: View, hardware_id: str, tasks: list[str]) -> Table:
         empty="No training has finished.",
         sticky=True,
     )
+
+
+def _separations(view: View) -> Iterator[Block]:
+    """Which tasks tell variants apart, and by how much: those that tell most first."""
+    found = [
+        (task, hardware_id, separation(done))
+        for task, hardware_id in with_results(view)
+        if (done := trained(of_task(view, task, hardware_id), task))
+    ]
+    several = len({hardware_id for _, hardware_id, _ in found}) > 1
+    found.sort(key=lambda one: (-(one[2].share or 0.0), one[0], one[1]))
+    compared = [one for one in found if one[2].pairs]
+    able = [one for one in compared if one[2].separates]
+    if compared:
+        words = f"{len(able)} of {count_of(len(compared), 'task')} tell some variants apart"
+        if able:
+            best, _, parted = able[0]
+            words += (
+                f"; {view.tasks[best].title} separates most: {percent(parted.share or 0.0)} of the "
+                "pairs"
+            )
+        yield Paragraph((f"{words}.",), "finding")
+    yield Table(
+        id="separations",
+        caption="How well each task tells variants apart",
+        heads=(
+            Head(title="Task", shape="name"),
+            *((Head(title="Machine", secondary=True),) if several else ()),
+            Head(title="Variants", number=True, secondary=True),
+            Head(title="Pairs told apart", unit="%", number=True,
+                 help="Pairs of variants whose 95 % intervals over the seeds do not overlap."),
+            Head(title="Best to worst", unit="points", number=True, help="Of the means."),
+            Head(title="Half interval", unit="points", number=True, secondary=True,
+                 help="Median over the variants: differences below about twice this are noise."),
+            Head(title="So", secondary=True, sortable=False),
+        ),
+        rows=tuple(
+            Row(
+                (
+                    Cell((Link(view.tasks[task].title, task_address(task)),),
+                         view.tasks[task].title),
+                    *((Cell((view.machine_title(hardware_id),)),) if several else ()),
+                    Cell((whole(one.variants),), one.variants),
+                    Cell((MISSING,) if one.share is None else (f"{100 * one.share:.0f}",),
+                         one.share),
+                    Cell((f"{100 * one.spread:.1f}",), one.spread),
+                    Cell((MISSING,) if one.half_width is None else (f"{100 * one.half_width:.1f}",),
+                         one.half_width),
+                    Cell((_verdict(one),)),
+                )
+            )
+            for task, hardware_id, one in found
+        ),
+        empty="No training has finished.",
+        show_caption=False,
+    )  # fmt: skip
+
+
+def _verdict(one: Separation) -> str:
+    if not one.pairs:
+        return "too few seeds to tell"
+    if not one.separates:
+        return "separates none: a tie"
+    return "separates" if one.told_apart * 2 > one.pairs else "separates some"
 
 
 def _tasks(view: View) -> Table:

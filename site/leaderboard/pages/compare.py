@@ -1,6 +1,7 @@
 """Up to six executions side by side: faster, slower, or undecided, size by size."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from leaderboard.addresses import execution
 from leaderboard.answers import contexts_of, kinds
@@ -36,7 +37,7 @@ def _documents(view: View) -> Iterator[Document]:
     blocks: list[Block] = [Paragraph((_LEAD,), "lead")]
     if found:
         place = usual(found)
-        groups = grouped(view, place.results, metric="latency", better="lower")
+        groups = grouped(view, _at_most_sizes(found, place), metric="latency", better="lower")
         leaders = [p.result for g in groups for p in g.ranked[:1]]
         base = baseline(place.results, "latency")
         start = dict.fromkeys(execution(r) for r in (*([base] if base else []), *leaders))
@@ -65,6 +66,22 @@ def _documents(view: View) -> Iterator[Document]:
         summary="Up to six executions side by side: faster, slower, or undecided.",
         blocks=tuple(blocks),
     )
+
+
+def _at_most_sizes(found: Sequence[Place], place: Place) -> tuple[Result, ...]:
+    """Results at `place` of the executions that ran at the most of its context's sizes.
+
+    A comparison that opens with one point of each execution would show no scaling.
+    """
+    sizes = Counter(
+        execution(result)
+        for other in found
+        if other.context == place.context
+        for result in other.results
+        if result.ranked
+    )
+    most = max((sizes[execution(r)] for r in place.results), default=0)
+    return tuple(r for r in place.results if sizes[execution(r)] == most)
 
 
 def _with_softmax(view: View, place: Place) -> Iterator[Block]:

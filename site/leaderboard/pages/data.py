@@ -38,6 +38,10 @@ _COLUMN_HELP = {
     "stale": "older revision or protocol; never ranked",
     "busy": "the machine was not quiet",
     "implausible": "faster than the machine's own ceilings; never ranked",
+    "tier": "how far the row can be trusted, see Methodology",
+    "reproductions": "other accounts that measured the same and agree",
+    "contradictions": "other accounts that measured the same and differ",
+    "findings": "rules that found something about the row, its file or its run",
 }
 
 

@@ -7,6 +7,7 @@ from leaderboard.addresses import run as run_address
 from leaderboard.blocks import (
     Block,
     Cell,
+    Code,
     Document,
     Head,
     Link,
@@ -18,6 +19,7 @@ from leaderboard.blocks import (
 )
 from leaderboard.format import count_of, day, percent, whole
 from leaderboard.page import Page
+from leaderboard.provenance import message_of, trust_of
 from leaderboard.refusals import refusals
 from leaderboard.results import Result, View
 
@@ -64,6 +66,46 @@ def _blocks(view: View) -> Iterator[Block]:
         *_listed(view, stale, "stale-table"),
     ))  # fmt: skip
     yield Section("refused", "Refused files", (refusals(view),))
+    if view.table.trust is not None:
+        yield Section("rules", "What the rules found", (
+            Paragraph((
+                "Findings of ", Code("attnbench check"), (": an error keeps a row from being "
+                "published, a review keeps it self-reported, a flag is said and changes nothing. "
+                "Each rule has a page in docs/rules/ of the repository."),
+            ), "small"),
+            _rules(view),
+        ))  # fmt: skip
+
+
+def _rules(view: View) -> Table:
+    """Every rule that found something: how often, and one example with the way to it."""
+    counts: dict[tuple[str, str], list[tuple[Result, str]]] = {}
+    for result in view.results:
+        judged = trust_of(view, result)
+        for finding in judged.findings if judged is not None else ():
+            found = counts.setdefault((finding.rule, finding.severity), [])
+            found.append((result, message_of(finding)))
+    return Table(
+        id="rules-table",
+        caption="What the rules found",
+        heads=(
+            Head(title="Rule"),
+            Head(title="Severity"),
+            Head(title="Rows", number=True),
+            Head(title="For example"),
+        ),
+        rows=tuple(
+            Row((
+                Cell((Code(rule),), rule),
+                Cell((severity,)),
+                Cell((whole(len(rows := {(r.run_id, r.case_id) for r, _ in found})),), len(rows)),
+                Cell((Link("a row", result_address(found[0][0])), f": {found[0][1]}")),
+            ))
+            for (rule, severity), found in sorted(counts.items())
+        ),
+        empty="No rule found anything.",
+        show_caption=False,
+    )  # fmt: skip
 
 
 def _runs(view: View) -> Table:

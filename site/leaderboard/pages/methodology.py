@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from leaderboard.blocks import Block, Bullets, Code, Document, Link, Paragraph, Section
+from bench.table import TIERS
+from leaderboard.blocks import Block, Bullets, Code, Document, Link, Paragraph, Section, Strong
 from leaderboard.page import Page
 from leaderboard.results import EXACTNESS_HELP, EXACTNESS_TITLES, OUTCOME_WORDS, View
 
@@ -133,13 +134,31 @@ def _blocks() -> Iterator[Block]:
             ("implausible: faster than the machine's own ceilings allow. Not ranked.",),
         )),
     ))  # fmt: skip
+    yield Section("tiers", "How far a row can be trusted", (
+        Paragraph((
+            ("The word in the column Trust is computed whenever these pages are built, from the "
+             "rules of "), Code("attnbench check"), (", from git and from other runs; nobody "
+             "types it. Each word needs all that the words before it need."),
+        )),
+        Bullets(tuple((Strong(tier), f": {words}") for tier, words in TIERS.items())),
+        Paragraph((
+            ("Reproducible needs: no finding that a person must look at, a clean commit of the "
+             "repository whose file of the variant is the one that ran, its revision and protocol, "
+             "and a receipt, a few values of the timed output that are computed again. Reproduced "
+             "needs another account; runs of the same account and anonymous ones do not count, nor "
+             "do busy or throttled ones, and those that agree must outnumber those that differ. "
+             "Up to 10 % between two machines of one model is agreement."),
+        )),
+    ))  # fmt: skip
     yield Section("trust", "What these pages cannot show", (
         Bullets((
             (("Each run is one machine on one day. Two machines of one model differ; so do two "
              "driver versions."),),
             (("Numbers submitted by others are checked for form and for physical plausibility, and "
              "can be repeated by anyone with the printed command; they were not repeated by us "
-             "unless a second run shows it."),),
+             "unless the word in the column Trust says so."),),
+            (("Hardware and time are what the run says: a file can name a machine that was not "
+              "there, and one person can have two accounts."),),
             (("One layer is not a network: its share of a model's time depends on everything else "
              "in it."),),
         )),

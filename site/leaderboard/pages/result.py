@@ -7,6 +7,7 @@ stay where they are.
 from collections.abc import Iterator, Mapping, Sequence
 from math import log
 
+from bench.model import REPRODUCTION
 from bench.table import Recorded, recorded
 from leaderboard.addresses import machine, result_address, result_id, results_document
 from leaderboard.addresses import run as run_address
@@ -50,7 +51,7 @@ from leaderboard.format import (
     whole,
 )
 from leaderboard.page import Page
-from leaderboard.provenance import failure_words
+from leaderboard.provenance import failure_words, trust_words
 from leaderboard.results import Number, Result, View
 from leaderboard.standings import EXACTNESS_BADGES
 
@@ -153,7 +154,7 @@ def _panel(view: View, result: Result, found: Recorded | None, others: Sequence[
 def _blocks(
     view: View, result: Result, found: Recorded | None, others: Sequence[Result], id_: str
 ) -> Iterator[Block]:
-    newest = max(others, key=lambda r: (r.created, r.run_id))
+    newest = max(others, key=lambda r: (r.plan != REPRODUCTION, r.created, r.run_id))
     if newest.run_id != result.run_id:
         yield Notice(
             ("A newer run measured this case again. ", Link("The newest", result_address(newest)))
@@ -168,6 +169,9 @@ def _blocks(
     if result.numbers:
         yield Matrix("Everything that was measured", _HEADS, tuple(_numbers(view, result)))
     yield Subsection(f"{id_}-checks", "Checks", (Bullets(tuple(_checks(view, result, found))),))
+    if view.table.trust is not None:
+        words = Bullets(tuple(trust_words(view, result)))
+        yield Subsection(f"{id_}-trust", "How far it can be trusted", (words,))
     yield Subsection(
         f"{id_}-repeat", "Repeat it",
         (CodeBlock(f"attnbench repro '{result.case_id}'"), *_repetitions(result, others, id_)),
@@ -334,7 +338,10 @@ def _repetitions(result: Result, others: Sequence[Result], id_: str) -> Iterator
         rows.append(
             Row(
                 (
-                    Cell((Link(other.run_id, result_address(other)),), other.created),
+                    Cell(
+                        (Link(other.run_id, result_address(other)), *_repeated(other)),
+                        other.created,
+                    ),
                     Cell((measure("s", number.value),), number.value)
                     if number
                     else Cell((failure_words(other) if not other.ok else MISSING,), tone="muted"),
@@ -357,6 +364,10 @@ def _repetitions(result: Result, others: Sequence[Result], id_: str) -> Iterator
             empty="",
             sortable=False,
         )
+
+
+def _repeated(result: Result) -> Inline:
+    return (" (reproduction)",) if result.plan == REPRODUCTION else ()
 
 
 def _source(view: View, result: Result) -> Iterator[tuple[str, Inline]]:

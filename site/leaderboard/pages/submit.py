@@ -35,12 +35,12 @@ def _blocks() -> Iterator[Block]:
             "git clone REPOSITORY attnbench && cd attnbench\n"
             "python -m pip install nox\n"
             "nox -s bench -- --plan standard --submitted-by your-account\n"
-            "nox -s check"
+            ".nox/attnbench/bin/attnbench submit RUN --account your-account"
         ),
         Bullets((
             ("On a quiet machine, from a clean checkout: both are recorded and shown.",),
-            ("Commit the new folder below ", Code("results/"), (" as it is, in a pull request that "
-             "changes nothing else.")),
+            (Code("submit"), (" applies every rule, refuses what is not yours or not new, and "
+             "prints the git commands; the pull request changes nothing else.")),
             ("Failures belong to it. Out of memory is an answer.",),
             ("The first quiet run counts, not the best of ten.",),
         )),
@@ -64,7 +64,8 @@ def _blocks() -> Iterator[Block]:
         Paragraph((
             ("A static site cannot prove on which hardware a run was made, nor when. It shows who "
              "submitted it, the conditions, every sample, and the command that repeats it; other "
-             "runs of the same case stand beside it on its page. "),
+             "runs of the same case stand beside it on its page. From rules, git and other runs "
+             "follows "), Link("how far each row can be trusted", "methodology.html#tiers"), (". "),
             Link("Marks that a run can carry", "flags.html"), ".",
         )),
     ))  # fmt: skip
@@ -72,8 +73,8 @@ def _blocks() -> Iterator[Block]:
         Bullets((
             (("Open the result's page and run the command under Repeat it on the same kind of "
              "machine; "), Code("attnbench repro"), " says whether the two agree."),
-            (("Submit that run like any other. It appears beside the first; where the machine is "
-             "the same, the newer one ranks."),),
+            ("With ", Code("--submit"), (" it records a run of this one case; submit that like "
+             "any other. It stands beside the row and counts in its trust, for or against.")),
             ("Then open an issue that names the case and both runs. A third run settles it.",),
         )),
     ))  # fmt: skip

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from bench.derived import Standing, apart
 from leaderboard.addresses import task as task_address
 from leaderboard.axes import Axis
 from leaderboard.blocks import (
@@ -20,13 +21,15 @@ from leaderboard.figures import Point, Series, scatter
 from leaderboard.format import Quantity, listed, percent
 from leaderboard.page import Page
 from leaderboard.results import SIGNS_HELP, Result, View
-from leaderboard.trainings import Trained, of_task, trained, with_results
+from leaderboard.trainings import Trained, of_task, separation, trained, with_results
 
 _LEAD = (
     "One small model a variant, trained from several seeds with one fixed recipe; bars are 95 % "
     "intervals over the seeds. The cost is that of one attention layer, measured apart. The line "
-    "joins the variants that none beats in both; what is beaten is faint, never left out."
+    "joins the variants that none beats in both. A variant that is beaten only within its interval "
+    "or the noise shares their place; what is surely beaten is faint, never left out."
 )
+_MOST_NAMED = 6
 _SIDES_PX = (224, 512, 1024)
 """Image sides whose costs are shown: few, and always the same, so that addresses last."""
 
@@ -94,7 +97,7 @@ def _places(view: View) -> Iterator[_Place]:
         hardware_id: {side: _costs(view, hardware_id, side) for side in _SIDES_PX}
         for hardware_id in view.machines
     }
-    for task, hardware_id in with_results(view):
+    for task, hardware_id in sorted(with_results(view), key=lambda one: _order(view, *one)):
         done = {t.variant for t in trained(of_task(view, task, hardware_id), task)}
         for side, found in costs[hardware_id].items():
             if any(done & of.keys() for of in found.values()):
@@ -112,6 +115,13 @@ def _places(view: View) -> Iterator[_Place]:
                     ),
                     costs=found,
                 )
+
+
+def _order(view: View, task: str, hardware_id: str) -> tuple[int, float]:
+    """Best covered machine first; on it the task that tells most variants apart."""
+    done = trained(of_task(view, task, hardware_id), task)
+    share = separation(done).share if done else None
+    return list(view.machines).index(hardware_id), -(share or 0.0)
 
 
 def _costs(view: View, hardware_id: str, side_px: int) -> Mapping[str, Mapping[str, Result]]:
@@ -168,12 +178,24 @@ def _panel(
     points = {t.variant: _point(t, found[t.variant].numbers[cost.metric].value) for t in both}
     best = frontier(tuple(points.values()), more=cost.more)
     names = [view.title(v) for v, p in points.items() if p in best]
+    candidates = {
+        t.variant: Candidate(
+            accuracy=t.standing,
+            cost=found[t.variant].numbers[cost.metric].standing,
+            noise_floor=found[t.variant].noise_floor,
+        )
+        for t in both
+    }
+    column = view.columns.get(cost.metric)
+    varies = column is not None and column.varies
+    front = shared_front(candidates, more=cost.more, varies=varies)
+    tied = sorted(view.title(v) for v in front if points[v] not in best)
     figure = scatter(
         id_=slug(f"tradeoff-{place.task}-{place.hardware_id}-{place.side_px}px-{cost.metric}"),
         title=f"Accuracy against {cost.title.lower()} of a layer at {place.side_px} px",
         finding=(
             f"No variant is both more accurate and {'faster' if cost.more else 'cheaper'} than "
-            f"{listed(sorted(names))}."
+            f"{listed(sorted(names))}." + (f" Not surely beaten: {_counted(tied)}." if tied else "")
         ),
         x=Axis(title=f"{cost.title}, forward, one layer", quantity=cost.quantity, log=True),
         y=Axis(title=f"Accuracy on {entry.title}", quantity="fraction", log=False),
@@ -189,7 +211,7 @@ def _panel(
         marks=view.marks,
         frontier=best,
         floor=(entry.chance, "chance") if _chance_is_near(entry.chance, both) else None,
-        faded=[n for n, t in enumerate(both) if points[t.variant] not in best],
+        faded=[n for n, t in enumerate(both) if t.variant not in front],
     )
     return Panel(
         id=cost.metric,
@@ -222,6 +244,53 @@ def frontier(points: Sequence[Point], *, more: bool) -> tuple[Point, ...]:
         if not found or point.y > found[-1].y:
             found.append(point)
     return tuple(sorted(found, key=lambda p: p.x))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One variant with both sides of the trade-off."""
+
+    accuracy: Standing
+    cost: Standing
+    noise_floor: float | None
+    """Of the run that measured the cost."""
+
+
+def shared_front(
+    candidates: Mapping[str, Candidate], *, more: bool, varies: bool
+) -> frozenset[str]:
+    """Return the variants that none surely beats: those beaten within the noise share the front.
+
+    One beats another if it is no worse in either, and told apart in at least one.
+
+    Args:
+        candidates: by variant.
+        more: more of the cost is better (throughput).
+        varies: the cost has noise.
+    """
+    sign = -1.0 if more else 1.0
+
+    def beats(one: Candidate, other: Candidate) -> bool:
+        if one.accuracy.value < other.accuracy.value:
+            return False
+        if sign * one.cost.value > sign * other.cost.value:
+            return False
+        floor = max(one.noise_floor or 0.0, other.noise_floor or 0.0) or None
+        return apart(one.accuracy, other.accuracy, noise_floor=None, varies=True) or apart(
+            one.cost, other.cost, noise_floor=floor, varies=varies
+        )
+
+    return frozenset(
+        name
+        for name, mine in candidates.items()
+        if not any(beats(other, mine) for other in candidates.values())
+    )
+
+
+def _counted(names: Sequence[str]) -> str:
+    if len(names) > _MOST_NAMED:
+        return f"{listed([*names[: _MOST_NAMED - 1], f'{len(names) - _MOST_NAMED + 1} more'])}"
+    return listed(names)
 
 
 PAGE = Page(

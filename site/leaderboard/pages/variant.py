@@ -38,7 +38,7 @@ from leaderboard.contexts import (
     size_of,
     slug,
 )
-from leaderboard.format import MISSING, Quantity, count_of, listed, measure, whole
+from leaderboard.format import MISSING, Quantity, count_of, listed, measure, power, whole
 from leaderboard.mathematics import formula
 from leaderboard.page import Page, RawFile
 from leaderboard.provenance import flags
@@ -110,7 +110,7 @@ def _index(view: View) -> Document:
                 (
                     Cell((VariantName(entry.name, entry.title),), entry.title),
                     Cell((EXACTNESS_BADGES[exactness],), exactness),
-                    Cell((f"N{_power(entry.order)}",), entry.order),
+                    Cell((power(entry.order),), entry.order),
                     Cell((entry.family.replace("_", " "),)),
                     Cell((f"{entry.paper.venue} {entry.paper.year}",), entry.paper.year),
                     Cell((whole(measured),), measured)
@@ -156,11 +156,6 @@ def _index(view: View) -> Document:
             table,
         ),
     )
-
-
-def _power(order: float) -> str:
-    digits = str.maketrans("0123456789.", "⁰¹²³⁴⁵⁶⁷⁸⁹·")
-    return "" if order == 1 else f"{order:g}".translate(digits)
 
 
 def _blocks(view: View, entry: VariantEntry, badged: frozenset[str]) -> Iterator[Block]:
@@ -256,7 +251,7 @@ def _facts(entry: VariantEntry) -> Iterator[tuple[str, Inline]]:
     yield "Authors", (listed(paper.authors),)
     yield "Published", (f"{paper.venue} {paper.year}",)
     yield "Authors' code", (_code_link(paper.code),)
-    yield "Cost of the core", (f"grows as N{_power(entry.order)} in tokens",)
+    yield "Cost of the core", (f"grows as {power(entry.order)} in tokens",)
     yield "When the grid grows", prose(entry.scaling)
     yield "Executions", (listed(b.name for b in entry.backends),)
     yield "Definition", (Code(entry.source), f", revision {entry.revision}")

@@ -1,0 +1,44 @@
+"""SOFT in fused kernels: affinities formed on chip, Newton's steps in one program a head.
+
+Kernels, bytes and limits: `attention_impls.triton_parts.gaussian_low_rank`.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from attention_impls.compiled import TOLERANCE
+from attention_impls.parts.gaussian_low_rank import gaussian_landmarks
+from attention_impls.spec import Execution
+from attention_impls.triton_parts.backend import triton_backend
+from attention_impls.triton_parts.inverse_rule import InverseRule, landmark_limits
+from attention_impls.triton_parts.on_chip import shared_memory_limits
+
+
+def _rule(options: Any) -> InverseRule:
+    return InverseRule(
+        factor=1.8,
+        normalised=False,
+        halvings=0,
+        residual=1.0,
+        ridge=options.ridge,
+        ridge_in_scale=False,
+        unrolled=options.inverse_gradient == "unrolled",
+        steps=options.newton_steps,
+    )
+
+
+def _wrap(mix: nn.Module) -> nn.Module:
+    from attention_impls.triton_parts.gaussian_low_rank import FusedGaussianLowRank
+
+    reference: Any = mix
+    return FusedGaussianLowRank(mix, _rule(reference.inverse.options))
+
+
+def _limits(execution: Execution) -> tuple[str, ...]:
+    count = gaussian_landmarks(execution.shape.grid, execution.options)
+    return (*landmark_limits(execution, count), *shared_memory_limits(execution))
+
+
+BACKEND = replace(triton_backend("soft", _wrap, limits=_limits), tolerance=TOLERANCE)
