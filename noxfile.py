@@ -17,7 +17,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "tests", "check", "site"]
+nox.options.sessions = ["lint", "types", "tests", "cluster", "check", "site"]
 nox.options.default_venv_backend = "none"  # see the module docstring: `environment` makes the one
 
 ROOT = Path(__file__).resolve().parent
@@ -104,10 +104,21 @@ def tests(session: nox.Session) -> None:
     python = environment(session, "tests")
     session.chdir(ROOT)
     parallel = ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadgroup"]
-    chosen = session.posargs or ["-m", "not gpu and not slow", *parallel]
+    chosen = session.posargs or ["-m", "not gpu and not slow and not cluster", *parallel]
     # threads that wait for each other by spinning make small operators many times slower
     one_thread: dict[str, str | None] = {"OMP_NUM_THREADS": "1"}
     _call(session, str(python), "-m", "pytest", "--benchmark-disable", *chosen, env=one_thread)
+
+
+@nox.session
+def cluster(session: nox.Session) -> None:
+    """Run the executors on engines of several nodes, started on this machine: `-- -k ray`."""
+    python = environment(session, "tests", "cluster")
+    session.chdir(ROOT)
+    chosen = session.posargs or ["-m", "cluster"]
+    one_thread: dict[str, str | None] = {"OMP_NUM_THREADS": "1"}
+    command = (str(python), "-m", "pytest", "--benchmark-disable", "-rs", "tests/cluster")
+    _call(session, *command, *chosen, env=one_thread)
 
 
 @nox.session

@@ -193,13 +193,12 @@ class Several:
                 Said(text="fewer CPUs than devices: none is pinned, and they disturb each other")
             )
         self._progress.note(f"starting {len(self._devices)} devices and measuring their limits")
-        threads = given.threads or min(len(one.cpus) for one in self._devices) or 1
+        threads = given.threads or min((len(one.cpus) for one in self._devices), default=1) or 1
         try:
             for one in self._devices:
                 visible = {} if one.visible is None else {"CUDA_VISIBLE_DEVICES": one.visible}
-                slot = Slot(node=node, device=one.words)
-                process = self._slots[slot] = SlotProcess(slot, visible, one.cpus)
-                self._selector.register(process, selectors.EVENT_READ)
+                process = SlotProcess(Slot(node=node, device=one.words), visible, one.cpus)
+                self.add(process)
                 process.ask(open_request(given.plan, given.device, threads, given.only))
         except BaseException:
             self.__exit__(None, None, None)
@@ -215,6 +214,11 @@ class Several:
         for slot in list(self._slots):
             self._close(slot)
         self._selector.close()
+
+    def add(self, process: SlotProcess) -> None:
+        """Take in one more slot."""
+        self._slots[process.slot] = process
+        self._selector.register(process, selectors.EVENT_READ)
 
     def visit(self, slot: Slot, turn: Turn, checkpoints: Path) -> None:
         """Send the request."""

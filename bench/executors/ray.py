@@ -82,24 +82,19 @@ class Served:
         """Nothing yet."""
         self._server = SlotServer()
 
-    def open(self, request: Message, devices_here: int) -> Message:
-        """Say where this is, and open the slot.
-
-        Args:
-            request: as `bench.slot` has it.
-            devices_here: among how many slots the CPUs of this node are shared.
-        """
+    def open(self, request: Message) -> Message:
+        """Say where this is, keep to this device's share of the node's CPUs, and open the slot."""
         ray: Any = importlib.import_module("ray")
+        node = ray.get_runtime_context().get_node_id()
+        here = next((_gpus(one) for one in ray.nodes() if one["NodeID"] == node), 0)
         mine = [int(one) for one in ray.get_gpu_ids() if str(one).isdecimal()]
         number = mine[0] if mine else 0
-        if devices_here > 1 and number < devices_here and hasattr(os, "sched_setaffinity"):
-            cpus = shared(usable(), [None] * devices_here)[number]
+        if mine and here > 1 and number < here and hasattr(os, "sched_setaffinity"):
+            cpus = shared(usable(), [None] * here)[number]
             if cpus:
                 os.sched_setaffinity(0, cpus)
-        context = ray.get_runtime_context()
         return {
-            "node": f"{socket.gethostname()} {context.get_node_id()[:6]}",
-            "node_id": context.get_node_id(),
+            "node": f"{socket.gethostname()} {node[:6]}",
             "device": f"gpu {number}" if mine else "cpus",
             "pid": os.getpid(),
             "answer": self._server.answer(request, _nobody),
@@ -286,7 +281,7 @@ class RayPool:
                 wishes: dict[str, Any] = {"num_gpus": 1}
                 if kind.name is not None:
                     wishes["resources"] = {_resource(kind.name, nodes): 0.001}
-                self._hire(kind, wishes, max(map(_gpus, nodes), default=1))
+                self._hire(kind, wishes)
 
     def _hire_on_each(self, kind: Kind, nodes: list[Any]) -> None:
         """One slot a node, with all its CPUs."""
@@ -295,16 +290,14 @@ class RayPool:
         for node in nodes:
             if node["Resources"].get("CPU") and node["NodeID"] not in taken | self._spent:
                 strategy = affinity.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-                self._hire(kind, {"scheduling_strategy": strategy}, 1, node["NodeID"])
+                self._hire(kind, {"scheduling_strategy": strategy}, node["NodeID"])
 
-    def _hire(
-        self, kind: Kind, wishes: dict[str, Any], devices_here: int, node: str | None = None
-    ) -> None:
+    def _hire(self, kind: Kind, wishes: dict[str, Any], node: str | None = None) -> None:
         # the sweep decides what is made again, so Ray must not
         options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, **wishes}
         actor = _Actor(self.ray.remote(Served).options(**options).remote(), kind, node)
         self._actors.append(actor)
-        self._calls[actor.handle.open.remote(self._request, devices_here)] = actor
+        self._calls[actor.handle.open.remote(self._request)] = actor
 
 
 def _gpus(node: Any) -> int:

@@ -63,6 +63,10 @@ class Nodes:
         psutil.wait_procs(family, timeout=5)
         self._process.stdout.close()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def add(self, gpus: int = 1, **resources: float) -> str:
         self._number += 1
         name = f"n{self._number}"

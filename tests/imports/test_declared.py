@@ -20,8 +20,6 @@ IMPORT_NAMES = {
     "scikit-learn": "sklearn",
 }
 """Distributions that are imported under another name."""
-OPTIONAL = {"kornia", "triton"}
-"""What torch brings on some platforms, or one program needs; code says so when it is missing."""
 
 
 def declared(*requirement_lists: Iterable[str]) -> set[str]:
@@ -29,6 +27,9 @@ def declared(*requirement_lists: Iterable[str]) -> set[str]:
     return {IMPORT_NAMES.get(name, name) for name in names}
 
 
+ENGINES = declared(*TABLE["project"]["optional-dependencies"].values())
+OPTIONAL = {"kornia", "triton", *ENGINES}
+"""What torch brings on some platforms, or one program needs; code says so when it is missing."""
 RUNTIME = declared(TABLE["project"]["dependencies"])
 TESTING = RUNTIME | declared(TABLE["dependency-groups"]["tests"])
 
@@ -85,3 +86,11 @@ def f():
     importlib.import_module("xformers.ops")
 """
     assert undeclared(text, {"torch"}) == {"scipy", "einops", "xformers"}
+
+
+def test_only_an_executor_names_its_engine() -> None:
+    """The core runs without: an engine is imported by name, in its executor's functions alone."""
+    for path, text in sources("attention_impls", "bench", "site/leaderboard").items():
+        if not path.startswith("bench/executors/"):
+            assert not imported(text) & ENGINES, path
+    assert "ray" in imported(sources("bench/executors")["bench/executors/ray.py"])

@@ -54,6 +54,25 @@ def test_tables_and_pages_load_no_torch(statement: str) -> None:
     assert loaded_after(statement, ("torch", "fvcore", "sklearn")) == set()
 
 
+HELP = """
+from click.testing import CliRunner
+from bench.cli import main
+assert '--address' in CliRunner().invoke(main, ['run', '--help']).output
+"""
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from bench.executor import executors; executors()",
+        "import bench.measure, bench.sweep, bench.slot",
+        HELP,
+    ],
+)
+def test_no_engine_is_loaded_before_it_is_chosen(statement: str) -> None:
+    assert loaded_after(statement, ("ray", "submitit")) == set()
+
+
 def test_the_probe_sees_torch_when_it_is_loaded() -> None:
     """Negative control: loading a variant does import torch."""
     statement = "import attention_impls; attention_impls.load('softmax')"
