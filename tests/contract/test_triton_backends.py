@@ -41,7 +41,8 @@ VARIANTS = (
 SMALL = AttentionShape(1, Grid(5, 7), 2, 16)
 SPLIT = AttentionShape(1, Grid(7, 10), 1, 40)
 """Several programs a head, the last one with a tail."""
-SHAPES = [AttentionShape(2, Grid(1, 7), 2, 16), SPLIT, AttentionShape(1, Grid(3, 5), 1, 128)]
+WIDE = AttentionShape(1, Grid(3, 5), 1, 128)
+SHAPES = [AttentionShape(2, Grid(1, 7), 2, 16), SPLIT, WIDE]
 
 interpreter = pytest.mark.usefixtures("triton_interpreter")
 
@@ -54,7 +55,9 @@ def triton(variant: str) -> Backend:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_output_and_every_gradient_equal_the_reference(variant: str, dtype: DType) -> None:
-    assert [d for shape in SHAPES for d in differences(triton(variant), shape, dtype)] == []
+    # the kernels of float16 are those of bfloat16: wide heads once are enough
+    shapes = SHAPES if dtype != "float16" else [s for s in SHAPES if s != WIDE]
+    assert [d for shape in shapes for d in differences(triton(variant), shape, dtype)] == []
 
 
 @interpreter
@@ -414,7 +417,7 @@ def test_kernels_compile_for_hopper_within_its_limits(
 @pytest.mark.gpu
 @pytest.mark.usefixtures("triton_on_gpu")
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("variant", WITH_TRITON)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_on_a_gpu_output_and_gradients_equal_the_reference(variant: str, dtype: DType) -> None:
     wide = [AttentionShape(2, Grid(64, 64), 3, d) for d in (16, 20, 32, 64, 96, 128)]
     odd = [AttentionShape(1, Grid(h, w), 2, 64) for h, w in ((1, 65), (1, 257), (37, 41))]
@@ -422,3 +425,18 @@ def test_on_a_gpu_output_and_gradients_equal_the_reference(variant: str, dtype: 
         asked = execution(shape, dtype, "cuda", variant)
         if not triton(variant).unsupported(asked):
             assert differences(triton(variant), shape, dtype, "cuda") == []
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("triton_on_gpu")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_on_a_gpu_two_runs_give_the_same_bits(variant: str) -> None:
+    shape = AttentionShape(2, Grid(64, 64), 3, 64)
+    reference = layer(shape, "bfloat16", "cuda", variant)
+    parameters = dict(reference.named_parameters())
+    x = normal("x", (shape.batch, shape.tokens, shape.channels), device="cuda").bfloat16()
+    first, second = (
+        results(triton(variant).adopt(reference), parameters, x, shape.grid) for _ in range(2)
+    )
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
