@@ -17,9 +17,8 @@ _INLINE_LINES = {
     ("inline_deit_t", "inline"): "InLine-DeiT-T",
     ("deit_tiny_patch16_224", "softmax"): "DeiT-T",
 }
-INLINE_COMMAND = (
-    "attnbench run --plan models --only 'model/[id]*deit_t*/b1/???px/*/forward#* "
-    "model/[id]*deit_t*/b1/1024px/*/forward#*'"
+INLINE_COMMAND = "attnbench run --plan models --only '{}'".format(
+    " ".join(f"model/{id_}/b1/{side}px/*/forward#*" for id_ in _INLINE for side in ("???", "1024"))
 )
 
 

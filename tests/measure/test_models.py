@@ -152,8 +152,8 @@ def test_every_network_of_the_plan_meets_softmax() -> None:
     assert all("softmax" in variants for variants in found.values())
     families = {load_backbone(id_).family for id_ in found}
     assert families == {
-            "cswin", "deit", "mlla", "pvt", "pvt_v2", "rala", "soft", "swin", "vit",
-        }  # fmt: skip
+        "cswin", "deit", "mlla", "pvt", "pvt_v2", "rala", "soft", "swin", "vit",
+    }  # fmt: skip
 
 
 def test_the_least_traffic_is_images_and_parameters() -> None:
