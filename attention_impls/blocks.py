@@ -37,7 +37,11 @@ class Block(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
 
-class LocalPositionBlock(nn.Module):
+class TakesAttentionApart(nn.Module):
+    """A block that calls projections and mix of its attention one by one: a `MultiHead`."""
+
+
+class LocalPositionBlock(TakesAttentionApart):
     """A block that adds a depthwise convolution of the values to what any mechanism mixes.
 
     Parameters: those of `Block`, and `local_positions`. The mechanism's mix sees the block's input

@@ -20,6 +20,10 @@ AGENT_README = "README of agent_transformer, table of ImageNet-1K results"
 INLINE = load("inline").paper
 FLATTEN = load("focused_linear").paper
 AGENT = load("agent").paper
+MILA = load("mila").paper
+POLAFORMER = load("polaformer").paper
+POLAFORMER_README = "README, table of pretrained models"
+RALA = load("rala").paper
 SOFT = load("soft").paper
 SOFT_NORM = load("soft_norm").paper
 DEIT = Paper(
@@ -142,5 +146,6 @@ LINEAR = {
     "inline": ("InLine", INLINE),
     "focused_linear": ("FLatten", FLATTEN),
     "agent": ("Agent", AGENT),
+    "polaformer": ("Pola", POLAFORMER),
 }
 """Mechanism -> the name of its networks, and their paper."""

@@ -149,6 +149,10 @@ class PyramidDesign(ABC):
         """Norm before the readout."""
         return nn.LayerNorm(self.stages[-1].channels, eps=self.epsilon)
 
+    def read_channels(self) -> int:
+        """Width of what the classifier reads."""
+        return self.stages[-1].channels
+
     def start(self, network: "Pyramid") -> None:
         """Give a new network the parameters that training starts from."""
         start_as_published(network)
@@ -194,7 +198,7 @@ class PyramidDesign(ABC):
 
     def other_flops(self, resolution_px: int, num_classes: int) -> int:
         """FLOPs of one image outside the attention layers: embeddings, perceptrons, classifier."""
-        flops = linear_flops(1, self.stages[-1].channels, num_classes)
+        flops = linear_flops(1, self.read_channels(), num_classes)
         of, inputs = Grid(resolution_px, resolution_px), 3
         for index, (stage, embedding) in enumerate(zip(self.stages, self.embeddings, strict=True)):
             flops += embedding.flops(inputs, stage.channels, of)
@@ -230,7 +234,8 @@ class PyramidDesign(ABC):
     def build(self, num_classes: int, resolution_px: int) -> nn.Module:
         """Build the network."""
         network = Pyramid(self, num_classes, resolution_px)
-        self.start(network)
+        if not network.classify.weight.is_meta:  # numbers that do not exist need no values
+            self.start(network)
         return network
 
 
@@ -312,7 +317,7 @@ class Pyramid(nn.Module):
             nn.init.normal_(self.class_token, std=0.02)
         self.norm = design.last_norm()
         self.norm_is_read = design.norm_is_read
-        self.classify = nn.Linear(widths[-1], num_classes)
+        self.classify = nn.Linear(design.read_channels(), num_classes)
 
     def forward(self, images: Images) -> Tensor:
         """Classify: logits [batch, classes]."""

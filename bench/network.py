@@ -11,7 +11,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from attention_impls.backbone import BackboneSpec, Placed
-from attention_impls.blocks import LocalPositionBlock
+from attention_impls.blocks import TakesAttentionApart
 from attention_impls.multihead import MultiHead
 from attention_impls.shapes import AttentionShape, Grid
 from attention_impls.spec import Backend
@@ -76,7 +76,7 @@ def with_backend(network: Network, spec: BackboneSpec, backend: Backend) -> nn.M
         if mechanism.variant != spec.variant:
             continue
         adopted = backend.adopt(cast("nn.Module", block.attention))
-        if isinstance(block, LocalPositionBlock) and not isinstance(adopted, MultiHead):
+        if isinstance(block, TakesAttentionApart) and not isinstance(adopted, MultiHead):
             raise ValueError(
                 f"backend {backend.name} executes whole layers; the blocks of {spec.id} take "
                 "theirs apart"

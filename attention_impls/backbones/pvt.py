@@ -32,6 +32,8 @@ from attention_impls.papers import (
     FLATTEN_PLOT,
     INLINE,
     INLINE_README,
+    POLAFORMER,
+    POLAFORMER_README,
     PVT,
     PVT_README_AND_PLOT,
 )
@@ -201,9 +203,28 @@ def _agent(
     )
 
 
+def _pola(size: str, *, top1: float | None = None) -> BackboneSpec:
+    """One of PolaFormer's models: PVT's heads, no class token, a last norm that is never called."""
+    mechanisms = (Mechanism(variant="polaformer"),) * 4
+    source = POLAFORMER_README if top1 is not None else _NO_ROW
+    return BackboneSpec(
+        id=f"pola_pvt_{_LETTERS[size]}",
+        title=f"Pola-PVT-{size[0].upper()}",
+        family="pvt",
+        variant="polaformer",
+        paper=POLAFORMER,
+        resolution_px=224,
+        preparation=SQUEEZED,
+        published=printed(source, top1=top1),
+        differences=(_UNUSED_NORM,),
+        design=PvtDesign(stages=stages(DEPTHS[size], HEADS, mechanisms), norm_is_read=False),
+    )
+
+
 AGENTS = (9, 16, 49, 49)
 """Agents of each stage."""
 _LETTERS = {"tiny": "t", "small": "s", "medium": "m", "large": "b"}
+_NO_ROW = "a configuration without numbers in the README"
 _UNUSED_NORM = (
     "The published code makes a last norm (1,024 parameters) and never calls it; it is kept, so "
     "that the number of parameters and the checkpoints agree."
@@ -238,5 +259,9 @@ _MODELS = (
     _agent("medium", parameters=35.9e6, macs=7.0e9, top1=0.834),
     _agent("medium", parameters=36.1e6, macs=9.2e9, top1=0.838, resolution_px=256),
     _agent("large", parameters=48.7e6, macs=10.4e9, top1=0.837),
+    _pola("tiny", top1=0.788),
+    _pola("small", top1=0.819),
+    _pola("medium"),
+    _pola("large"),
 )
 BACKBONES = {spec.id: spec for spec in _MODELS}

@@ -36,6 +36,7 @@ from attention_impls.papers import (
     FLATTEN_PLOT,
     INLINE_README,
     LINEAR,
+    POLAFORMER_README,
     SWIN,
 )
 from attention_impls.pyramid import Convolution, Embedding, PyramidDesign, Stage
@@ -242,6 +243,7 @@ _FLATTEN = (Mechanism(variant="focused_linear"),) * 4
 _AGENT = tuple(
     Mechanism(variant="agent", options=AgentOptions(landmarks=agents)) for agents in (9, 16, 49, 49)
 )
+_POLA = (Mechanism(variant="polaformer"),) * 4
 _README = "README, table of ImageNet-1K results"
 _NO_ROW = "a configuration without numbers in paper or README"
 
@@ -321,6 +323,19 @@ _MODELS = (
     _linear(
         "agent_swin_b_384", "base",
         printed(AGENT_README, parameters=88e6, macs=46.3e9, top1=0.849), _AGENT, (2, 2, 2, 0),
+        window=12, resolution_px=384,
+    ),
+    _linear(
+        "pola_swin_t", "tiny", printed(POLAFORMER_README, top1=0.826), _POLA, (2, 2, 0, 0),
+    ),
+    _linear(
+        "pola_swin_s", "small", printed(POLAFORMER_README, top1=0.836), _POLA, (2, 2, 0, 0),
+    ),
+    _linear(
+        "pola_swin_b", "base", printed(POLAFORMER_README, top1=0.838), _POLA, (2, 2, 0, 0),
+    ),
+    _linear(
+        "pola_swin_b_384", "base", printed(_NO_ROW), _POLA, (2, 2, 0, 0),
         window=12, resolution_px=384,
     ),
 )  # fmt: skip

@@ -47,7 +47,10 @@ class GridRotation(nn.Module):
         self.heads = heads
         self.repeats = repeats
         # as integers, which casting a module to half precision leaves as they are
-        kept = torch.view_as_real(self.computed(grid, torch.device("cpu")).to(torch.complex64))
+        device = torch.get_default_device()
+        if device.type != "meta":  # a network that is built without memory takes none here either
+            device = torch.device("cpu")
+        kept = torch.view_as_real(self.computed(grid, device).to(torch.complex64))
         self.register_buffer("bits", kept.view(torch.int32), persistent=False)
 
     def forward(self, x: Features, grid: Grid) -> Features:

@@ -17,7 +17,9 @@ _INLINE_LINES = {
     ("inline_deit_t", "inline"): "InLine-DeiT-T",
     ("deit_tiny_patch16_224", "softmax"): "DeiT-T",
 }
-_INLINE_COMMAND = "attnbench run --plan models --only 'model/[id]*deit_t*/b1/*/forward#*'"
+INLINE_COMMAND = "attnbench run --plan models --only '{}'".format(
+    " ".join(f"model/{id_}/b1/{side}px/*/forward#*" for id_ in _INLINE for side in ("???", "1024"))
+)
 
 
 def inline_speed(view: View) -> Iterator[Block]:
@@ -37,7 +39,7 @@ def inline_speed(view: View) -> Iterator[Block]:
     found = networks(view, _INLINE, _INLINE_LINES)
     yield from missing(
         [(line.label, line.at) for lines in found.values() for line in lines],
-        tuple(_INLINE.values()), INLINE_SIDES, _INLINE_COMMAND,
+        tuple(_INLINE.values()), INLINE_SIDES, INLINE_COMMAND,
     )  # fmt: skip
     for setting, lines in found.items():
         sides = sorted({side for line in lines for side in line.at})

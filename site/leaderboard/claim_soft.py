@@ -18,7 +18,10 @@ _SOFT_LINES = {
     ("soft_tiny", "softmax"): "SOFT-Tiny with softmax attention",
 }
 _SOFT_SIDES = (224, 384, 512, 768, 1024)
-_SOFT_COMMAND = "attnbench run --plan models --only 'model/soft_tiny/b1/*/forward#*'"
+SOFT_COMMAND = (
+    "attnbench run --plan models --only 'model/soft_tiny/b1/???px/*/forward#* "
+    "model/soft_tiny/b1/1024px/*/forward#*'"
+)
 _STEM = 4
 """Pixels to a token, a side, in SOFT's first stage."""
 
@@ -53,7 +56,7 @@ def soft_memory(view: View) -> Iterator[Block]:
     found = networks(view, _SOFT, _SOFT_LINES)
     yield from missing(
         [(line.label, line.at) for lines in found.values() for line in lines],
-        tuple(_SOFT_LINES.values()), _SOFT_SIDES, _SOFT_COMMAND,
+        tuple(_SOFT_LINES.values()), _SOFT_SIDES, SOFT_COMMAND,
     )  # fmt: skip
     for setting, lines in found.items():
         tokens = {side: (side // _STEM) ** 2 for line in lines for side in line.at}

@@ -19,8 +19,11 @@ RUN_HERE = (
     "inline_deit_t",
     "inline_pvt_t",
     "inline_swin_t",
+    "mlla_t",
+    "pola_pvt_t",
     "pvt_tiny",
     "pvt_v2_b0",
+    "ravlt_t",
     "soft_tiny@B",
     "soft_tiny_norm",
 )
@@ -59,7 +62,7 @@ def test_logits_of_the_others_are_those_of_the_authors_code(name: str) -> None:
     PUBLISHED[name].check(logits(PUBLISHED[name]))
 
 
-@pytest.mark.parametrize("name", ["inline_deit_t", "pvt_v2_b0", "soft_tiny@B"])
+@pytest.mark.parametrize("name", ["inline_deit_t", "mlla_t", "pvt_v2_b0", "ravlt_t", "soft_tiny@B"])
 def test_in_float64_they_agree_to_ten_digits(name: str) -> None:
     PUBLISHED[name].check(logits(PUBLISHED[name], torch.float64))
 

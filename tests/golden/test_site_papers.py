@@ -8,8 +8,8 @@ import pytest
 from golden.published_backbones import published_backbones
 from leaderboard.blocks import Block, Cell, Document, Figure, Notice, Row, Section, Table
 from leaderboard.checked import checked_networks, rounds_to
-from leaderboard.claim_inline import INLINE_SIDES, inline_speed
-from leaderboard.claim_soft import soft_memory
+from leaderboard.claim_inline import INLINE_COMMAND, INLINE_SIDES, inline_speed
+from leaderboard.claim_soft import SOFT_COMMAND, soft_memory
 from leaderboard.pages.papers_checked import PAGE
 from leaderboard.rendering import within
 from leaderboard.results import Number, Result, View, view
@@ -18,6 +18,8 @@ from sample_site import sample_table, write_site_sample
 from attention_impls import backbones, load_backbone
 from attention_impls.backbone import BackboneSpec
 from bench.catalogue import backbone_entry
+from bench.model import Images
+from bench.plan import everything, load_plan, only
 from bench.reported import read_reported
 from bench.table import BackboneEntry, ReportedNumber
 
@@ -256,6 +258,23 @@ def test_stale_results_prove_nothing(shown: View) -> None:
     stale = tuple(replace(r, stale=r.stimulus == "images") for r in fresh.results)
     blocks = tuple(inline_speed(replace(fresh, results=stale)))
     assert not [b for b in blocks if isinstance(b, Figure)]
+
+
+@pytest.mark.parametrize(
+    ("command", "networks"),
+    [
+        (INLINE_COMMAND, {"inline_deit_t", "deit_tiny_patch16_224"}),
+        (SOFT_COMMAND, {"soft_tiny"}),
+    ],
+)
+def test_the_commands_select_what_the_figures_show(command: str, networks: set[str]) -> None:
+    pattern = command.partition("--only '")[2].rstrip("'")
+    cases = only(load_plan("models", everything("cpu", None, pattern)), pattern).cases
+    stimuli = [c.stimulus for c in cases if isinstance(c.stimulus, Images)]
+    assert len(stimuli) == len(cases)
+    assert {s.backbone for s in stimuli} == networks
+    assert {s.resolution_px for s in stimuli} == {224, 288, 384, 448, 512, 640, 768, 1024}
+    assert {(s.passes, s.batch) for s in stimuli} == {("forward", 1)}
 
 
 def test_sections_have_the_addresses_that_the_lead_links_to(shown: View) -> None:

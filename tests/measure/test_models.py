@@ -86,6 +86,18 @@ def test_the_reference_is_left_as_it_was() -> None:
     assert [type(m) for m in built.modules()] == before
 
 
+def test_sdpa_runs_inside_the_blocks_that_turn_and_gate_softmax() -> None:
+    spec = load_backbone("ravlt_t").with_variant("softmax")
+    shape = network.image_shape(64, 1)
+    built = network.build(spec, shape).eval()
+    recipe = recipe_of(case("softmax", "sdpa"))
+    assert recipe.backend is not None
+    twin = network.with_backend(built, spec, recipe.backend)
+    x = torch.randn(1, 64 * 64, 3)
+    with torch.inference_mode():
+        torch.testing.assert_close(twin(x, shape.grid), built(x, shape.grid), rtol=0, atol=1e-4)
+
+
 def test_what_cannot_be_built_says_why() -> None:
     outcome = visit(case(side=3), 0, QUICK, "cpu").outcome
     assert isinstance(outcome, Unsupported)
@@ -139,7 +151,9 @@ def test_every_network_of_the_plan_meets_softmax() -> None:
         found.setdefault(one.stimulus.backbone, set()).add(one.variant)
     assert all("softmax" in variants for variants in found.values())
     families = {load_backbone(id_).family for id_ in found}
-    assert families == {"cswin", "deit", "pvt", "pvt_v2", "soft", "swin", "vit"}
+    assert families == {
+        "cswin", "deit", "mlla", "pvt", "pvt_v2", "rala", "soft", "swin", "vit",
+    }  # fmt: skip
 
 
 def test_the_least_traffic_is_images_and_parameters() -> None:

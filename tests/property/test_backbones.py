@@ -18,7 +18,10 @@ from attention_impls.registry import UnknownName
 from attention_impls.shapes import UnsupportedShape
 
 IDS = backbones()
-SMALL = ("deit_tiny_patch16_224", "pvt_tiny", "pvt_v2_b0", "soft_tiny", "vit_micro")
+SMALL = (
+    "deit_tiny_patch16_224", "mlla_t", "pvt_tiny", "pvt_v2_b0", "ravlt_t", "soft_tiny", "vit_micro",
+)  # fmt: skip
+ROUNDING_UP = ("mlla_t", "ravlt_t")
 LARGEST = "cswin_144_24322_large_224"
 
 
@@ -42,7 +45,7 @@ def tiny_deit(variant: str = "inline", **options: Any) -> BackboneSpec:
 
 def test_the_families_are_there() -> None:
     found = {load_backbone(id_).family for id_ in IDS}
-    assert found == {"cswin", "deit", "pvt", "pvt_v2", "soft", "swin", "vit"}
+    assert found == {"cswin", "deit", "mlla", "pvt", "pvt_v2", "rala", "soft", "swin", "vit"}
     assert list(IDS) == sorted(set(IDS))
 
 
@@ -94,7 +97,13 @@ def test_another_image_than_it_was_built_for_is_refused() -> None:
         built(torch.zeros(1, 3, 64, 96))
 
 
-@pytest.mark.parametrize("id_", SMALL)
+def test_convolutions_that_round_up_leave_a_token_of_any_picture() -> None:
+    for id_ in ROUNDING_UP:
+        with torch.inference_mode():
+            assert load_backbone(id_).build(7, 3).eval()(torch.randn(1, 3, 3, 3)).shape == (1, 7)
+
+
+@pytest.mark.parametrize("id_", sorted({*SMALL} - {*ROUNDING_UP}))
 def test_a_resolution_that_leaves_nothing_is_refused(id_: str) -> None:
     spec = load_backbone(id_)
     assert spec.unsupported(3)
@@ -143,6 +152,25 @@ def test_another_variant_comes_with_its_authors_options_by_stage() -> None:
     assert found == [8, 8, 4, 4, 2, 2, 1, 1]
     reduced, plain = spec.flops(), load_backbone("inline_pvt_t").with_variant("softmax").flops()
     assert reduced < plain
+
+
+def test_softmax_in_the_place_of_rala_gets_what_its_authors_put_around_softmax() -> None:
+    """The rotation needs pairs of features by row and by column; another mechanism needs none."""
+    spec = load_backbone("ravlt_t")
+    assert {kind(block) for block in blocks(spec)} == {"ScaledBlock", "GatedRotaryBlock"}
+    assert {kind(b) for b in blocks(spec.with_variant("softmax"))} == {"GatedRotaryBlock"}
+    other = spec.with_variant("linear_elu")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        empty(other, 7, 96)(torch.empty(1, 3, 96, 96, device="meta"))
+    assert counter.get_total_flops() == other.flops(96, num_classes=7)
+
+
+def blocks(spec: BackboneSpec) -> list[nn.Module]:
+    return [m for m in empty(spec).modules() if hasattr(m, "attention_norm")]
+
+
+def kind(block: nn.Module) -> str:
+    return type(block).__name__
 
 
 def test_a_class_token_that_a_variant_cannot_take_is_a_reason() -> None:

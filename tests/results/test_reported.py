@@ -36,7 +36,8 @@ def test_committed_numbers_are_good() -> None:
     numbers, refused = read_reported(FOLDER)
     assert refused == ()
     assert {n.paper for n in numbers} == {
-        "agent", "cswin", "deit", "flatten", "inline", "pvt", "pvt_v2", "soft", "swin",
+        "agent", "cswin", "deit", "flatten", "inline", "mila", "polaformer", "pvt", "pvt_v2",
+        "rala", "soft", "swin",
     }  # fmt: skip
     assert {n.variant for n in numbers} <= set(names())
     for n in numbers:
