@@ -94,17 +94,21 @@ class ProbSparseMix(nn.Module):
 
     def _measure(self, q: Heads, k: Heads) -> Float[Tensor, "batch heads tokens"]:
         """Return M."""
-        tokens = q.shape[2]
+        batch, heads, tokens, head_dim = q.shape
         samples = self.samples
         if tokens != samples.shape[0]:
             samples = sampled_keys(tokens, self.options).to(q.device)
         exact = torch.promote_types(q.dtype, torch.float32)
         divisor = tokens if self.options.divisor == "keys" else samples.shape[1]
-        q, k = q.to(exact), k.to(exact).contiguous()
+        q = q.to(exact)
+        # rows of one table are gathered several times as fast as those of many
+        table = k.to(exact).reshape(-1, head_dim)
+        first = torch.arange(0, table.shape[0], tokens, device=k.device).view(-1, 1, 1)
         found: list[Tensor] = []
         for start in range(0, tokens, _SEGMENT_TOKENS):
             part = samples[start : start + _SEGMENT_TOKENS]
-            keys = k.index_select(2, part.flatten()).unflatten(2, part.shape)
+            keys = table.index_select(0, (part + first).flatten())
+            keys = keys.view(batch, heads, *part.shape, head_dim)
             queries = q[:, :, start : start + _SEGMENT_TOKENS].unsqueeze(-2)
             # a row times a matrix takes half the time of a matrix times a column
             scores = (queries @ keys.mT).squeeze(-2)
