@@ -49,8 +49,8 @@ def learning_curves(
         note=(
             "Share of the training examples that were answered correctly when they were seen, per "
             "cent, over the epochs; every seed is a line, the dotted line is chance. The test set "
-            "is looked at once, after the last epoch: the number above each chart. The file also "
-            "has the losses."
+            "is looked at once, after the last epoch: the numbers above each chart, one a seed. "
+            "The file also has the losses."
         ),
         members=[
             _member(view, entry, t, curves[t.variant], looks, x, y)
@@ -82,7 +82,9 @@ def _member(
     y: charts.Scale,
 ) -> charts.Chart:
     ends = ", ".join(f"seed {seed} {100 * t.accuracies[-1]:.0f} %" for seed, t in of)
-    title = f"{view.title(one.variant)}: {100 * one.mean:.1f}"
+    seeds = sorted(one.seeds, key=lambda r: (r.seed or 0, r.case_id))
+    tested = ", ".join(f"{100 * r.numbers['accuracy'].value:.1f}" for r in seeds)
+    title = f"{view.title(one.variant)}: {tested}"
     return charts.chart(
         title=title,
         description=(

@@ -11,7 +11,7 @@ from leaderboard.explanations import AGREES, CANNOT_TELL, DISAGREES, NO_CLAIM, s
 from leaderboard.figures import Point
 from leaderboard.learning_curves import learning_curves
 from leaderboard.marks import marks
-from leaderboard.pages import accuracy, task, why
+from leaderboard.pages import accuracy, task, tradeoff, why
 from leaderboard.pages.tradeoff import Candidate, frontier, shared_front
 from leaderboard.rendering import Surroundings, html, within
 from leaderboard.results import View, view
@@ -302,6 +302,15 @@ def candidate(accuracy: float, cost: float, half: float = 0.01) -> Candidate:
         cost=Standing(value=cost, low=0.99 * cost, high=1.01 * cost),
         noise_floor=0.02,
     )
+
+
+def test_accuracies_of_another_machine_stand_beside_the_costs(table: LeaderboardTable) -> None:
+    rows = table.rows.copy()
+    rows.loc[rows["task"].notna(), "hardware_id"] = "sample-gpu-cpu"
+    path = "tradeoff/digits/sample-cpu/224px.html"
+    for shown, elsewhere in ((view(table), False), (view(replace(table, rows=rows)), True)):
+        (document,) = (d for d in tradeoff.PAGE.documents(shown) if d.path == path)
+        assert ("Trained on" in text_of(document, shown)) == elsewhere
 
 
 def test_what_is_beaten_within_the_noise_shares_the_front() -> None:

@@ -61,6 +61,9 @@ _COSTS = (
 class _Place:
     task: str
     hardware_id: str
+    """Where the cost was measured."""
+    trained_on: str
+    """Machine of the trainings."""
     side_px: int
     choice: Choice
     costs: Mapping[str, Mapping[str, Result]]
@@ -93,35 +96,55 @@ def _documents(view: View) -> Iterator[Document]:
 
 
 def _places(view: View) -> Iterator[_Place]:
-    costs = {
-        hardware_id: {side: _costs(view, hardware_id, side) for side in _SIDES_PX}
-        for hardware_id in view.machines
-    }
-    for task, hardware_id in sorted(with_results(view), key=lambda one: _order(view, *one)):
-        done = {t.variant for t in trained(of_task(view, task, hardware_id), task)}
-        for side, found in costs[hardware_id].items():
-            if any(done & of.keys() for of in found.values()):
-                yield _Place(
-                    task=task,
-                    hardware_id=hardware_id,
-                    side_px=side,
-                    choice=Choice(
-                        path=f"tradeoff/{slug(task)}/{slug(hardware_id)}/{side}px.html",
-                        values=(
-                            (task, view.tasks[task].title),
-                            (hardware_id, view.machine_title(hardware_id)),
-                            (str(side), f"{side} px"),
+    """Every task beside the costs on every machine; the best covered machine first."""
+    tasks = list(dict.fromkeys(task for task, _ in with_results(view)))
+    for hardware_id in view.machines:
+        costs = {side: _costs(view, hardware_id, side) for side in _SIDES_PX}
+        known = {v for found in costs.values() for of in found.values() for v in of}
+        chosen = {task: _trained_on(view, task, hardware_id, known) for task in tasks}
+        for task in sorted(tasks, key=lambda one: _order(view, one, chosen[one])):
+            trained_on = chosen[task]
+            done = {t.variant for t in trained(of_task(view, task, trained_on), task)}
+            for side, found in costs.items():
+                if any(done & of.keys() for of in found.values()):
+                    yield _Place(
+                        task=task,
+                        hardware_id=hardware_id,
+                        trained_on=trained_on,
+                        side_px=side,
+                        choice=Choice(
+                            path=f"tradeoff/{slug(task)}/{slug(hardware_id)}/{side}px.html",
+                            values=(
+                                (task, view.tasks[task].title),
+                                (hardware_id, view.machine_title(hardware_id)),
+                                (str(side), f"{side} px"),
+                            ),
                         ),
-                    ),
-                    costs=found,
-                )
+                        costs=found,
+                    )
 
 
-def _order(view: View, task: str, hardware_id: str) -> tuple[int, float]:
-    """Best covered machine first; on it the task that tells most variants apart."""
-    done = trained(of_task(view, task, hardware_id), task)
+def _trained_on(view: View, task: str, hardware_id: str, known: set[str]) -> str:
+    """Choose whose trainings stand beside the costs: most variants in common, else this machine's.
+
+    An accuracy belongs to variant, recipe and data; a cost belongs to a machine.
+    """
+    machines = [machine for one, machine in with_results(view) if one == task]
+    return max(
+        machines,
+        key=lambda machine: (
+            len(known & {t.variant for t in trained(of_task(view, task, machine), task)}),
+            machine == hardware_id,
+            machine,
+        ),
+    )
+
+
+def _order(view: View, task: str, trained_on: str) -> float:
+    """The task that tells most variants apart first."""
+    done = trained(of_task(view, task, trained_on), task)
     share = separation(done).share if done else None
-    return list(view.machines).index(hardware_id), -(share or 0.0)
+    return -(share or 0.0)
 
 
 def _costs(view: View, hardware_id: str, side_px: int) -> Mapping[str, Mapping[str, Result]]:
@@ -158,8 +181,10 @@ def _is_side(size: Size, side_px: int) -> bool:
 
 def _blocks(view: View, place: _Place) -> Iterator[Block]:
     entry = view.tasks[place.task]
-    done = trained(of_task(view, place.task, place.hardware_id), place.task)
+    done = trained(of_task(view, place.task, place.trained_on), place.task)
     chance = f"Chance: {percent(entry.chance)}. {SIGNS_HELP} "
+    if place.trained_on != place.hardware_id:
+        chance += f"Trained on {view.machine_title(place.trained_on)}. "
     yield Paragraph((chance, Link("The task, and every seed", task_address(place.task))), "small")
     panels: list[Panel] = []
     for cost in _COSTS:
