@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING
 
+from attention_impls.registry import backends
 from bench.model import Case, DType
 from bench.rules.rule import Fault, RecordUnderTest, RunRule, RunUnderTest
 
@@ -65,6 +66,8 @@ def _cheapest(under: RunUnderTest) -> Iterator[RecordUnderTest]:
         call = one.computable
         if call is None or one.workload is None or not _stated(one):
             continue
+        if one.case.backend not in backends(one.case.variant):
+            continue  # R201 says so
         if not (call.spec.traits.deterministic_eval and call.spec.traits.continuous):
             continue
         flops = call.spec.flops(call.shape, call.options)
