@@ -6,7 +6,7 @@ family come in ascending order, because a size that fails spares the larger ones
 """
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 from bench.model import Case, DeviceKind, NotRun, Ok, Outcome, Plan, Timed, Visit
@@ -96,6 +96,28 @@ class Dispatch:
     def group_of(self, turn: Turn) -> Group:
         """Return whose process makes `turn`; on CPU every visit has its own."""
         return (turn.visit.round, turn.group if self._grouped else "")
+
+    def spans(self, seconds: Callable[[Turn], float]) -> tuple[float, float]:
+        """Return the seconds of all visits one after the other, and of the longest chain."""
+        left = [0] * len(self._turns)
+        for later in self._after:
+            for place in later:
+                left[place] += 1
+        ends = [0.0] * len(self._turns)
+        begins = [0.0] * len(self._turns)
+        open_ = [place for place, count in enumerate(left) if not count]
+        total_s = 0.0
+        while open_:
+            place = open_.pop()
+            took_s = seconds(self._turns[place])
+            total_s += took_s
+            ends[place] = begins[place] + took_s
+            for later in self._after[place]:
+                begins[later] = max(begins[later], ends[place])
+                left[later] -= 1
+                if not left[later]:
+                    open_.append(later)
+        return total_s, max(ends, default=0.0)
 
     def _choose(self, group: Group | None) -> Group | None:
         """The asking device's group; else the first that no device holds; else the first."""

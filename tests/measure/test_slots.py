@@ -1,5 +1,6 @@
 """One sweep over many slots: the records of one, whatever happens to the slots."""
 
+import time
 from dataclasses import replace
 from unittest import mock
 
@@ -9,8 +10,10 @@ import tiny
 
 from bench import gpu_health, merge, sweep
 from bench.devices import devices, shared
+from bench.dispatch import Dispatch
 from bench.executor import PoolError
 from bench.executors.ray import kinds
+from bench.forecast import forecast
 from bench.journal import Arrival, Journal, JournalError, VariantSource
 from bench.model import Crashed, Ok
 from bench.schedule import visits
@@ -232,3 +235,49 @@ def test_kinds_of_gpu_are_read_and_nonsense_is_refused():
     for wrong in ("h100", "h100:0", "h100:x", ":3", "h100:1,h100:2"):
         with pytest.raises(ValueError, match="--gpus"):
             kinds(wrong)
+
+
+# how long ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slots", [1, 3, 8, 64])
+def test_the_forecast_holds_on_a_simulated_cluster(tmp_path, slots):
+    def seconds(turn):
+        return 0.5 + len(turn.case.id) % 7 + turn.case.stimulus.tokens / 8
+
+    variants = ("softmax", "linear_relu", "linformer", "cosformer", "performer")
+    cases = tuple(tiny.case(v, n) for v in variants for n in (8, 16, 32, 64))
+    plan = tiny.plan(*cases, protocol=replace(tiny.PROTOCOL, rounds=3))
+    header = tiny.header(plan)
+    pool = simulated.SimulatedPool([header] * slots, seconds=seconds)
+    with Journal.create(tmp_path / "j.jsonl", header) as journal:
+        Sweep(plan, "cpu", lambda _: journal, simulated.Told()).go(pool)
+    bounds = forecast(plan, "cpu", slots, seconds)
+    assert bounds.least_s - 1e-6 <= pool.clock <= bounds.most_s + 1e-6
+    if slots == 1:
+        assert pool.clock == pytest.approx(bounds.least_s) == pytest.approx(bounds.most_s)
+
+
+def test_a_sweep_that_uses_half_its_slots_breaks_the_forecast(tmp_path):
+    """Negative control."""
+    pool = simulated.SimulatedPool([HEADER] * 2)
+    with Journal.create(tmp_path / "j.jsonl", HEADER) as journal:
+        Sweep(PLAN, "cpu", lambda _: journal, simulated.Told()).go(pool)
+    assert pool.clock > forecast(PLAN, "cpu", 16, lambda _: 1.0).least_s
+
+
+def test_ten_thousand_cases_are_scheduled_within_a_minute():
+    made = tuple(
+        tiny.case(v, tokens, options={"number": number})
+        for number in range(500)
+        for v in ("softmax", "linear_relu", "linformer", "cosformer", "performer")
+        for tokens in (8, 16, 32, 64)
+    )
+    plan = tiny.plan(*made, protocol=replace(tiny.PROTOCOL, rounds=1))
+    began = time.process_time()
+    dispatch, done = Dispatch(plan, "cpu", {}), 0
+    while (turn := dispatch.take()) is not None:
+        dispatch.settle(turn, simulated.ok(turn.case, 0))
+        done += 1
+    assert done > 10_000
+    assert time.process_time() - began < 60
