@@ -141,7 +141,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types with pyright, strictly."""
-    python = environment(session, "types")
+    python = environment(session, "types", "tests")
     session.chdir(ROOT)
     _call(session, str(python), "-m", "pyright", "--pythonpath", str(python), *session.posargs)
 

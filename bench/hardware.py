@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -97,7 +98,7 @@ def _exp_on_cuda() -> tuple[Ceiling, ...]:
     source = normal("ceiling/exp", (_EXP_ELEMENTS["cuda"],), device="cuda")
     try:
         chained = jiterator._create_jit_fn(_EXP_KERNEL)  # pyright: ignore[reportPrivateUsage] - no public one
-        seconds = _seconds("cuda", lambda: chained(source))
+        seconds = _seconds("cuda", partial(chained, source))
     except RuntimeError:
         return ()
     return (

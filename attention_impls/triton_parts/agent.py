@@ -98,7 +98,7 @@ class _Mix(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (
             q, k, v, agents, key_bias, query_bias, filters, filter_bias, gathered, normalisers,
         ) = ctx.saved_tensors  # fmt: skip

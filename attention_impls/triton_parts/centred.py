@@ -69,7 +69,7 @@ class _Centred(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, upstream: Heads
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, None, None]:
         q, k, v, state, filters = ctx.saved_tensors

@@ -62,7 +62,7 @@ class _CrossCovariance(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Heads) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, upstream: Heads) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         q, k, v, temperature, state, weights = ctx.saved_tensors
         blocks: Blocks = ctx.blocks
         upstream = rows(upstream)

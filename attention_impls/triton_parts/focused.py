@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -81,7 +80,7 @@ class _Focused(torch.autograd.Function):
         norms = torch.empty(2, 2, batch, tokens, dtype=torch.float32, device=q.device)
         has_position = position is not None
         place = position.contiguous() if position is not None else k
-        programs = 2 * batch * triton.cdiv(tokens, blocks.block_tokens)
+        programs = 2 * batch * -(-tokens // blocks.block_tokens)
         width = (head_dim, blocks.block_tokens, blocks.block_width)
         launcher(norms_kernel, programs, q)(
             q, k, place, inverse, norms[0], norms[1], *strides(q), *strides(k), heads, tokens,
@@ -110,7 +109,7 @@ class _Focused(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Heads) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Heads) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         q, k, v, inverse, position, weight, bias, norms, state = ctx.saved_tensors
         blocks: Blocks = ctx.blocks
         focus: Focus = ctx.focus
@@ -132,7 +131,7 @@ class _Focused(torch.autograd.Function):
         )  # fmt: skip
         d_state = added(partial, blocks, root)
         side = 0 if weight is None else weight.shape[-1]
-        taps = triton.next_power_of_2(max(1, side * side))
+        taps = 1 << (max(1, side * side) - 1).bit_length()
         filters = q if weight is None else weight.contiguous()
         size = taps * blocks.block_width if side else 1
         d_filters = d_gains.new_empty((blocks.programs, size))

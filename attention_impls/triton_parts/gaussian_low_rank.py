@@ -92,7 +92,7 @@ class _Mix(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         q, v, landmarks, filters, iterates, summary, weights = ctx.saved_tensors
         grid, scale, rule, sizes = ctx.grid, ctx.scale, ctx.rule, blocks_of(q)
         heads, count, side = q.shape[1], landmarks.shape[1], _side(filters)

@@ -238,7 +238,7 @@ class _Normalised(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Heads) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, upstream: Heads) -> tuple[Tensor, Tensor, Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         q, k, v, state = ctx.saved_tensors
         blocks: Blocks = ctx.blocks
         upstream = rows(upstream)

@@ -98,7 +98,7 @@ class _Mix(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (
             q, k, v, projection, state, totals, most_of_head, out, most_of_row, denominators,
         ) = ctx.saved_tensors  # fmt: skip

@@ -63,7 +63,7 @@ class _Pooled(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Heads) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, upstream: Heads) -> tuple[Tensor, Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         q, k, v, state = ctx.saved_tensors
         blocks: Blocks = ctx.blocks
         upstream = rows(upstream)

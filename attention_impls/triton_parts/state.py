@@ -149,7 +149,7 @@ def added(partial: Tensor, blocks: Blocks, factor: float) -> Tensor:
     """
     size = partial.shape[1]
     total = partial.new_empty((blocks.sequences, size))
-    programs = blocks.sequences * triton.cdiv(size, _ADDED_AT_A_TIME)
+    programs = blocks.sequences * -(-size // _ADDED_AT_A_TIME)
     launcher(add_splits_kernel, programs, partial)(
         partial, total, blocks.splits, size, factor, block=_ADDED_AT_A_TIME, num_warps=4
     )
