@@ -6,7 +6,17 @@ from dataclasses import replace
 
 import pytest
 from leaderboard import charts
-from leaderboard.blocks import Block, Chart, Charts, Document, Gallery, Paragraph, Table
+from leaderboard.blocks import (
+    Block,
+    Chart,
+    Charts,
+    Chooser,
+    Document,
+    Figure,
+    Gallery,
+    Paragraph,
+    Table,
+)
 from leaderboard.explanations import AGREES, CANNOT_TELL, DISAGREES, NO_CLAIM, stale, verdict
 from leaderboard.figures import Point
 from leaderboard.learning_curves import learning_curves
@@ -311,6 +321,19 @@ def test_accuracies_of_another_machine_stand_beside_the_costs(table: Leaderboard
     for shown, elsewhere in ((view(table), False), (view(replace(table, rows=rows)), True)):
         (document,) = (d for d in tradeoff.PAGE.documents(shown) if d.path == path)
         assert ("Trained on" in text_of(document, shown)) == elsewhere
+
+
+def test_a_mechanism_without_parameters_has_its_place(table: LeaderboardTable) -> None:
+    rows = table.rows.copy()
+    rows.loc[rows["variant"].eq("inline") & rows["metric"].eq("parameters"), "value"] = 0.0
+    path = "tradeoff/digits/sample-cpu/224px.html"
+    for changed, kind in ((table.rows, "log"), (rows, "linear")):
+        documents = tradeoff.PAGE.documents(view(replace(table, rows=changed)))
+        (document,) = (d for d in documents if d.path == path)
+        (chooser,) = blocks(document, Chooser)
+        drawn = {p.id: p.blocks[0] for p in chooser.panels}["parameters"]
+        assert isinstance(drawn, Figure)
+        assert drawn.drawing["layout"]["xaxis"]["type"] == kind
 
 
 def test_what_is_beaten_within_the_noise_shares_the_front() -> None:

@@ -222,7 +222,12 @@ def _panel(
             f"No variant is both more accurate and {'faster' if cost.more else 'cheaper'} than "
             f"{listed(sorted(names))}." + (f" Not surely beaten: {_counted(tied)}." if tied else "")
         ),
-        x=Axis(title=f"{cost.title}, forward, one layer", quantity=cost.quantity, log=True),
+        x=Axis(
+            title=f"{cost.title}, forward, one layer",
+            quantity=cost.quantity,
+            # a mechanism without parameters has its place, too
+            log=all(point.x > 0 for point in points.values()),
+        ),
         y=Axis(title=f"Accuracy on {entry.title}", quantity="fraction", log=False),
         series=tuple(
             Series(
