@@ -1,6 +1,28 @@
-"""Which tests may run side by side: files, and the variants of the contract's one large file."""
+"""Triton for the whole process; which tests may run side by side: files, variants of a contract."""
+
+import importlib
+import importlib.util
+import pkgutil
 
 import pytest
+import torch
+
+from attention_impls import triton_parts
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure() -> None:
+    """Import triton and the kernels as the interpreter needs them, which is settled at import.
+
+    Whoever came first would settle it otherwise: something of torch, or a backend that a test looks
+    at. With a GPU kernels are compiled, and nothing is done.
+    """
+    if importlib.util.find_spec("triton") is None or torch.cuda.is_available():
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        for module in pkgutil.iter_modules(triton_parts.__path__):
+            importlib.import_module(f"{triton_parts.__name__}.{module.name}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

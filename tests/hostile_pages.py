@@ -33,6 +33,7 @@ ALLOWED_TAGS = frozenset((
     "figure", "figcaption", "footer", "strong", "math", "mrow", "mi", "mn", "mo", "ms", "mtext",
     "mspace", "mfrac", "msqrt", "mroot", "mstyle", "msub", "msup", "msubsup", "munder", "mover",
     "munderover", "mtable", "mtr", "mtd", "mpadded", "mphantom",
+    "g", "rect", "text",
 ))  # fmt: skip
 
 

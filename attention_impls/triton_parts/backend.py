@@ -19,7 +19,7 @@ TOLERANCE: dict[DType, Tolerance] = {
 }
 """As for the other fused backends: sums are float32, operands of products have the case's dtype."""
 
-HEAD_DIMS = (16, 128)
+WIDTHS_OF_HEADS = (16, 128)
 """Smallest and largest head_dim: below, a tensor core has nothing to do; above, the state of a head
 no longer fits into the registers of one program."""
 _LEAST_CAPABILITY = (8, 0)
@@ -37,7 +37,7 @@ def interpreted() -> bool:
 def unsupported(execution: Execution) -> tuple[str, ...]:
     """Return the reasons that every Triton backend has; a missing package is `requires`."""
     reasons: list[str] = []
-    least, most = HEAD_DIMS
+    least, most = WIDTHS_OF_HEADS
     if not least <= execution.shape.head_dim <= most:
         reasons.append(
             f"Triton kernels cover head_dim {least} to {most}, got {execution.shape.head_dim}: "

@@ -22,7 +22,7 @@ INLINE_COMMAND = "attnbench run --plan models --only '{}'".format(
 )
 
 
-def inline_speed(view: View) -> Iterator[Block]:
+def inline_at_resolutions(view: View) -> Iterator[Block]:
     """Images per second of InLine-DeiT-T and DeiT-T against the side of the image."""
     claims = {
         side: found["speedup"].value

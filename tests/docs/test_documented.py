@@ -25,7 +25,8 @@ SECOND = "python -m pip install nox && nox -s tests"
 
 def verb_options(verb: str) -> set[str]:
     command = main.commands[verb]
-    return {o for p in command.params if isinstance(p, click.Option) for o in p.opts}
+    found = command.get_params(click.Context(command))
+    return {o for p in found if isinstance(p, click.Option) for o in p.opts}
 
 
 def documented(name: str, text: str) -> bool:

@@ -35,6 +35,7 @@ INSTEAD = {
 """Word of a name -> what the glossary says instead."""
 
 ALLOWED = {
+    "get_params": "click's name of what a command overrides",
     "attention_impls": "the package itself, named before the glossary",
     "bench/submission.py": "the module that takes submitted runs in",
     "suite_version": "the version of this distribution, a field of the file format",

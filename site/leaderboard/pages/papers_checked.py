@@ -26,7 +26,7 @@ from leaderboard.blocks import (
     VariantName,
 )
 from leaderboard.checked import CheckedNetwork, Compared, checked_networks
-from leaderboard.claim_inline import inline_speed
+from leaderboard.claim_inline import inline_at_resolutions
 from leaderboard.claim_soft import soft_memory
 from leaderboard.format import MISSING, count_of, decimal, whole
 from leaderboard.page import Page
@@ -63,7 +63,9 @@ def _blocks(view: View, found: Sequence[CheckedNetwork]) -> Iterator[Block]:
         yield Facts(tuple(_facts(found)))
         yield Section("disagreements", "Where they disagree", tuple(_disagreements(found)))
     yield Section(
-        "inline-speed", "InLine, figure 3: speed against resolution", tuple(inline_speed(view))
+        "inline-speed",
+        "InLine, figure 3: speed against resolution",
+        tuple(inline_at_resolutions(view)),
     )
     yield Section("soft-memory", "SOFT, figure 1: memory against tokens", tuple(soft_memory(view)))
     yield Section("networks", "Every network", tuple(_every(view, found)))
