@@ -8,7 +8,7 @@ import pytest
 from golden.published_backbones import published_backbones
 from leaderboard.blocks import Block, Cell, Document, Figure, Notice, Row, Section, Table
 from leaderboard.checked import checked_networks, rounds_to
-from leaderboard.claim_inline import INLINE_COMMAND, INLINE_SIDES, inline_speed
+from leaderboard.claim_inline import INLINE_COMMAND, INLINE_SIDES, inline_at_resolutions
 from leaderboard.claim_soft import SOFT_COMMAND, soft_memory
 from leaderboard.pages.papers_checked import PAGE
 from leaderboard.rendering import within
@@ -212,7 +212,7 @@ NETWORKS = {
 
 
 def test_without_measurements_the_missing_points_and_their_command_are_named(shown: View) -> None:
-    blocks = tuple(inline_speed(shown))
+    blocks = tuple(inline_at_resolutions(shown))
     assert not [b for b in within(blocks) if isinstance(b, Figure)]
     (notice,) = (b for b in blocks if isinstance(b, Notice))
     words = "".join(texts((Cell(notice.text),)))
@@ -222,7 +222,7 @@ def test_without_measurements_the_missing_points_and_their_command_are_named(sho
 
 
 def test_the_ratio_of_speeds_stands_beside_the_claim(shown: View) -> None:
-    blocks = tuple(inline_speed(invented(shown, NETWORKS)))
+    blocks = tuple(inline_at_resolutions(invented(shown, NETWORKS)))
     assert not [b for b in blocks if isinstance(b, Notice)]
     (figure,) = (b for b in blocks if isinstance(b, Figure))
     # 1024 / 224 squared: a line of power 1 over one of power 2
@@ -235,7 +235,7 @@ def test_the_ratio_of_speeds_stands_beside_the_claim(shown: View) -> None:
 
 def test_points_that_no_machine_has_stay_named(shown: View) -> None:
     half = {k: v for k, v in NETWORKS.items() if k[0] != "deit_tiny_patch16_224"}
-    (notice,) = (b for b in inline_speed(invented(shown, half)) if isinstance(b, Notice))
+    (notice,) = (b for b in inline_at_resolutions(invented(shown, half)) if isinstance(b, Notice))
     words = "".join(texts((Cell(notice.text),)))
     assert "DeiT-T at 224" in words
     assert "InLine-DeiT-T" not in words
@@ -256,7 +256,7 @@ def test_stale_results_prove_nothing(shown: View) -> None:
     """Negative control: the same rows, measured with another revision."""
     fresh = invented(shown, NETWORKS)
     stale = tuple(replace(r, stale=r.stimulus == "images") for r in fresh.results)
-    blocks = tuple(inline_speed(replace(fresh, results=stale)))
+    blocks = tuple(inline_at_resolutions(replace(fresh, results=stale)))
     assert not [b for b in blocks if isinstance(b, Figure)]
 
 
