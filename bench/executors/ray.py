@@ -41,6 +41,7 @@ from bench.slot import (
 _ROOT = str(Path(__file__).parents[2])
 _LOOK_AGAIN_S = 2.0
 _PAUSE_S = 1.0
+_LISTENER_S = 10.0
 """Between a slot's failure to open and the next try."""
 _MOST_FAILURES = 20
 """Actors in a row that die before they join: then it is not chance."""
@@ -319,6 +320,20 @@ def _first_line(failure: BaseException) -> str:
     return f"{type(failure).__name__}: {lines[0] if lines else 'no more is known'}"
 
 
+def _require_listener(address: str | None) -> None:
+    """Ask before Ray does, which goes on asking for minutes. Other forms than host:port pass."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENER_S).close()
+    except OSError as failure:
+        raise PoolError(
+            f"no Ray cluster at {address}: {failure}; `ray status --address {address}` on a node "
+            "of the cluster says whether it runs, without --address one is started here"
+        ) from failure
+
+
 def pool(commission: Commission, progress: Progress) -> RayPool:
     """Join a cluster, or start one on this machine.
 
@@ -335,6 +350,7 @@ def pool(commission: Commission, progress: Progress) -> RayPool:
     path = os.pathsep.join(one for one in (_ROOT, os.environ.get("PYTHONPATH")) if one)
     words = "starting Ray on this machine" if address is None else f"joining Ray at {address}"
     progress.note(words)
+    _require_listener(address)
     try:
         ray.init(
             address=address or "local",

@@ -9,6 +9,7 @@ actor, with the same sweep and the same journal, and prints milliseconds a visit
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -106,6 +107,9 @@ def pipes(plan: Plan):
 def actor(plan: Plan):
     """One slot behind a Ray actor, on a Ray of this machine."""
     ray.Served = Served
+    # Ray's workers unpickle by name what is not the main module
+    folders = (TESTS, TESTS / "cluster", os.environ.get("PYTHONPATH"))
+    os.environ["PYTHONPATH"] = os.pathsep.join(str(one) for one in folders if one)
     commission = Commission(plan=plan, device="cpu", threads=1, only=None)
     with ray.pool(commission, simulated.Told()) as pool:
         yield pool
