@@ -100,18 +100,19 @@ def _visible() -> list[str]:
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [one.strip() for one in given.split(",") if one.strip()]
+    library: Any = importlib.import_module("pynvml")
     try:
-        library: Any = importlib.import_module("pynvml")
         library.nvmlInit()
         return [str(number) for number in range(library.nvmlDeviceGetCount())]
-    except Exception:  # noqa: BLE001 - no library or driver: torch finds out what is wrong
+    except library.NVMLError:
+        # no GPU, or one whose driver has no NVML: torch finds out, and --devices names more
         return ["0"]
 
 
 def _near(name: str) -> frozenset[int] | None:
     """CPUs of the socket that a GPU hangs on, as the driver knows them."""
+    library: Any = importlib.import_module("pynvml")
     try:
-        library: Any = importlib.import_module("pynvml")
         library.nvmlInit()
         handle = (
             library.nvmlDeviceGetHandleByIndex(int(name))
@@ -120,7 +121,7 @@ def _near(name: str) -> frozenset[int] | None:
         )
         words = -(-(os.cpu_count() or 1) // 64)
         masks = library.nvmlDeviceGetCpuAffinity(handle, words)
-    except Exception:  # noqa: BLE001 - the driver cannot say
+    except library.NVMLError:
         return None
     return frozenset(
         64 * word + bit for word, mask in enumerate(masks) for bit in range(64) if mask >> bit & 1

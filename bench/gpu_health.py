@@ -19,11 +19,11 @@ def complaint() -> str | None:
     Call it while no worker of ours lives on the GPU: every process there is then somebody else's,
     also where a container hides whose.
     """
+    library: Any = importlib.import_module("pynvml")
     try:
-        library: Any = importlib.import_module("pynvml")
         library.nvmlInit()
         return judged(library, _handle(library))
-    except Exception:  # noqa: BLE001 - no driver, no library, no permission: nothing can be seen
+    except library.NVMLError:
         return None
 
 

@@ -526,6 +526,12 @@ def test_parameters_on_the_meta_device_are_those_of_the_real_layer(name: str) ->
     assert rule.parameters_of(name, spec.options, shape, "core") == core
 
 
+def test_a_layer_that_no_memory_can_address_is_a_fault_and_no_crash() -> None:
+    shape = AttentionShape(batch=1, grid=Grid(14, 14), heads=3, head_dim=64)
+    options = replace(load("linformer").options, projected_tokens=2**60)
+    assert rule.parameters_of("linformer", options, shape, "layer") is None
+
+
 def test_a_mechanism_that_chooses_is_not_judged_by_its_largest_difference(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
