@@ -12,7 +12,12 @@ same numbers of processes. The network is a published one (`attention_impls.load
 its own mechanism or with another in its place (`--variant`). Difference from DeiT: RandAugment and
 erasing are kornia's, on the device.
 
-It never feeds results/: a run of days belongs to its own log, `log.jsonl`, one line an epoch.
+The batch is shared by the processes: their number changes neither the images of a step nor its
+gradient, only the draws of crops and mixing.
+
+It never feeds results/: a run of days belongs to its own log, `log.jsonl`, one line an epoch. The
+accuracy to report is that of its last line; `best.pt`, chosen by the images that it is tested on,
+as DeiT's code does, is for use and not for a comparison.
 """
 
 import argparse
@@ -188,7 +193,12 @@ class Run:
             classes=classes,
         )  # fmt: skip
         self.augment = augmentation(recipe)
-        mine = recipe.batch // group.processes
+        mine, left = divmod(recipe.batch, group.processes)
+        if left:
+            raise ValueError(
+                f"a batch of {recipe.batch} cannot be shared by {group.processes} processes: give "
+                "--batch a multiple of their number"
+            )
         self.sampler = RepeatedSampler(
             train, repeats=recipe.repeats, rank=group.rank, processes=group.processes,
             seed=recipe.seed,

@@ -1,5 +1,6 @@
 """Trains and tests one network for a task: from an assignment to a result."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from bench.checkpoint import Kept
 from bench.dataset import Data
 from bench.model import Training
 from bench.task import Assignment, Task, TaskResult
-from bench.training import scores, train
+from bench.training import DivergedError, scores, train
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,8 @@ def learn(task: Task, assignment: Assignment) -> Learned:
     """Build from the seed, train, and look at the test set once, after the last epoch.
 
     Raises:
-        DivergedError: with the step.
+        DivergedError: with the step; the last one where only the trained network's answers to the
+            test set are not finite.
         CheckpointError: the checkpoint is of another training.
         UnsupportedShape: the variant cannot compute the task's grid.
         MissingDataError: the data are not on this machine.
@@ -49,6 +51,9 @@ def learn(task: Task, assignment: Assignment) -> Learned:
         report=assignment.report,
     )
     found = scores(network, data.test, task.test_batch)
+    if not math.isfinite(found.loss):
+        steps, epochs = trained.samples // task.training.batch, task.training.epochs
+        raise DivergedError("test loss", steps, steps, epochs, epochs)
     curves = trained.curves
     result = TaskResult(
         accuracy=found.accuracy,

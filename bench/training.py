@@ -261,16 +261,16 @@ class _Loop:
         return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
 
     def _refuse_divergence(self, epoch: int, losses: Tensor, norms: Tensor) -> None:
+        """Name what was not finite first: a loss stands before the gradient of its own step."""
+        found: list[tuple[int, str]] = []
         for what, values in (("loss", losses), ("gradient", norms)):
             odd = torch.nonzero(~torch.isfinite(values))
             if len(odd):
-                raise DivergedError(
-                    what,
-                    epoch * self.per_epoch + int(odd[0]) + 1,
-                    self.steps,
-                    epoch + 1,
-                    self.recipe.epochs,
-                )
+                found.append((int(odd[0]), what))
+        if found:
+            index, what = min(found, key=lambda one: one[0])
+            step = epoch * self.per_epoch + index + 1
+            raise DivergedError(what, step, self.steps, epoch + 1, self.recipe.epochs)
 
     def _state(self, epochs: int) -> dict[str, Any]:
         curves = self.curves

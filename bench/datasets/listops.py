@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.dataset import Split
+from bench.dataset import Data, Split
 
 PAD, CLOSE = 0, 15
 DIGITS = tuple(range(1, 11))
@@ -39,17 +39,32 @@ class Rules:
     """As many examples of each answer; else as they come."""
 
 
-def examples(items: int, seed: int, rules: Rules) -> Split:
-    """Return ids [items, rules.below - 1], padded with 0 at the end, and answers [items]."""
+def data(train: int, test: int, seeds: tuple[int, int], rules: Rules) -> Data:
+    """Return training and test expressions, none of which is in both, as the arena draws them."""
+    first = examples(train, seeds[0], rules)
+    return Data(first, examples(test, seeds[1], rules, besides=first))
+
+
+def examples(items: int, seed: int, rules: Rules, *, besides: Split | None = None) -> Split:
+    """Return ids [items, rules.below - 1], padded with 0 at the end, and answers [items].
+
+    Args:
+        items: how many, each another expression.
+        seed: of the draws.
+        rules: what expressions look like.
+        besides: expressions that are not drawn again.
+    """
     ids = torch.full((items, rules.below - 1), PAD, dtype=torch.int8)
     labels = torch.empty(items, dtype=torch.int64)
     quota = [items // CLASSES + (answer < items % CLASSES) for answer in range(CLASSES)]
-    seen: set[tuple[int, ...]] = set()
+    seen: set[bytes] = set()
+    if besides is not None:
+        seen = {bytes(row.numpy()).rstrip(bytes([PAD])) for row in besides.inputs}
     place = 0
     for tokens, answer in _expressions(random.Random(seed), rules):
         if place == items:
             break
-        key = tuple(tokens)
+        key = bytes(tokens)
         if key in seen or (rules.balanced and quota[answer] == 0):
             continue
         seen.add(key)

@@ -2,7 +2,7 @@
 
 The small ones are for a CPU; `listops_1999` has the sizes of the Long Range Arena (96,000 and
 2,000 expressions of 501 to 1,999 tokens) and is for a GPU. Its answers are not balanced: always
-saying 0 is right in 17 %, which is the chance level.
+saying 0 is right for 359 of the test expressions, 18 %, which is the chance level.
 """
 
 from functools import partial
@@ -16,18 +16,15 @@ from bench.sequence_task import TEST_SEED, TRAIN_SEED, Examples
 from bench.task import Assignment, Task
 from bench.training import Recipe
 
-LRA_CHANCE = 0.174
-"""Share of the most frequent answer, 0, under LRA's rules."""
+LRA_CHANCE = 359 / 2_000
+"""Share of the most frequent answer, 0, among the test expressions under LRA's rules."""
 
 
 def data(rules: Rules, examples: Examples) -> Data:
     """Generate the expressions, or read those that were kept."""
 
     def make() -> Data:
-        return Data(
-            listops.examples(examples.train, TRAIN_SEED, rules),
-            listops.examples(examples.test, TEST_SEED, rules),
-        )
+        return listops.data(examples.train, examples.test, (TRAIN_SEED, TEST_SEED), rules)
 
     return remembered("listops", f"{rules} {examples}", make)
 

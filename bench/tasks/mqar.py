@@ -42,7 +42,7 @@ def _task(tokens: int, pairs: int, train: int) -> SequenceTask:
         title=f"Recall of {pairs} pairs in a stream",
         help=(
             f"{pairs} keys, each followed by its value, then every key once more among fillers: "
-            "name its value."
+            f"name its value. Naming any of the values that occur is right once in {pairs} times."
         ),
         generate=partial(stream, tokens=tokens, pairs=pairs),
         examples=Examples(
@@ -56,7 +56,7 @@ def _task(tokens: int, pairs: int, train: int) -> SequenceTask:
             epochs=8, batch=32, learning_rate=3e-3, weight_decay=0.1, warmup=0.1,
             label_smoothing=0.0, clip_norm=1.0,
         ),
-        chance=1 / pairs,
+        chance=1 / VALUES,
         counted_per_example=pairs,
     )  # fmt: skip
 

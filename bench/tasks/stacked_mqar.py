@@ -4,6 +4,10 @@ A token is a key and a value side by side; a query is a key without a value. One
 without positions, convolution and MLP, can solve it, so the accuracy is the capacity of the mixer:
 how many pairs it keeps apart. Frozen random unit vectors stand for keys and values.
 
+Chance, an answer without a look at the input, is 1 in VALUES. Whoever sees which values occur but
+not to which key they belong is right once in as many times as there are pairs: that is not chance
+but the first thing to be learned, and a mechanism may fail to learn even that.
+
 After the stacked form of multi-query associative recall in Arora et al., "Zoology: Measuring and
 Improving Recall in Efficient Language Models", ICLR 2024, https://arxiv.org/abs/2312.04927, with
 our own sizes.
@@ -84,7 +88,8 @@ def _task(pairs: int, train: int) -> SequenceTask:
         title=f"Stacked recall of {pairs} pairs",
         help=(
             f"{pairs} pairs of key and value, then every key again: name its value. One attention "
-            "layer can solve it; the accuracy is how many pairs it keeps apart."
+            "layer can solve it; the accuracy is how many pairs it keeps apart. Naming any of the "
+            f"values that occur is right once in {pairs} times."
         ),
         generate=partial(pairs_then_queries, pairs=pairs),
         examples=Examples(train=train, test=512, rules=f"keys {KEYS}, values {VALUES}"),
@@ -96,7 +101,7 @@ def _task(pairs: int, train: int) -> SequenceTask:
             epochs=4, batch=32, learning_rate=3e-3, weight_decay=0.0, warmup=0.1,
             label_smoothing=0.0, clip_norm=1.0,
         ),
-        chance=1 / pairs,
+        chance=1 / VALUES,
         counted_per_example=pairs,
         build=build,
     )  # fmt: skip

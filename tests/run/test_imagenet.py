@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,32 +34,89 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def torchrun(folder: Path, out: Path, epochs: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         "-m", "bench.imagenet", "--data", str(folder), "--out", str(out), "--backbone",
-         "inline_deit_t", "--resolution", "32", "--epochs", str(epochs), "--batch", "8",
-         "--workers", "0",
-         "--warmup-epochs", "1", "--rate-per-512", "0.3", "--randaugment", "0", "--erasing", "0",
-         "--average-decay", "0.9", "--repeats", "1"],
+def launched(
+    folder: Path, out: Path, *more: str, processes: int = 2
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+         str(processes), "-m", "bench.imagenet", "--data", str(folder), "--out", str(out),
+         "--backbone", "inline_deit_t", "--resolution", "32", "--batch", "8", "--workers", "0",
+         "--warmup-epochs", "1", "--randaugment", "0", "--erasing", "0", "--average-decay", "0.9",
+         "--repeats", "1", *more],
         capture_output=True, text=True, check=False, cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
+
+
+def torchrun(folder: Path, out: Path, *more: str, processes: int = 2) -> list[dict[str, float]]:
+    done = launched(folder, out, *more, processes=processes)
     assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.slow
 def test_two_processes_train_test_and_go_on(folder: Path, tmp_path: Path) -> None:
-    torchrun(folder, tmp_path, 3)
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    three = ("--epochs", "3", "--rate-per-512", "0.3")
+    lines = torchrun(folder, tmp_path, *three)
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     # ten test images over two processes, each counted once
     answered = [10 * line["accuracy"] for line in lines]
     assert [round(right) for right in answered] == pytest.approx(answered)
     best = torch.load(tmp_path / "best.pt", weights_only=True)
     assert best["best"] == max(max(line["accuracy"], line["averaged"]) for line in lines)
-    torchrun(folder, tmp_path, 3)
-    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 3
+    assert len(torchrun(folder, tmp_path, *three)) == 3
+
+
+@pytest.mark.slow
+def test_the_number_of_processes_changes_nothing_but_the_draws(tmp_path: Path) -> None:
+    """On pictures of one colour, of which every crop is the same, nothing is left to draw."""
+    for part, items in (("train", 12), ("val", 5)):
+        for label, name in enumerate(("bright", "dark")):
+            folder = tmp_path / "plain" / part / name
+            folder.mkdir(parents=True)
+            for number in range(items):
+                colour = (200 - 120 * label + number, 90 + 7 * number, 30 * label)
+                Image.new("RGB", (40, 40), colour).save(folder / f"{number}.png")
+
+    def trained(name: str, batch: str, processes: int) -> tuple[list[float], dict[str, Any]]:
+        out = tmp_path / name
+        lines = torchrun(
+            tmp_path / "plain", out, "--epochs", "2", "--rate-per-512", "0.06", "--drop-path", "0",
+            "--mixup", "0", "--cutmix", "0", "--batch", batch, processes=processes,
+        )  # fmt: skip
+        state = torch.load(out / "last.pt", weights_only=True)
+        return [line["loss"] for line in lines], {**state["model"], **state["average"]}
+
+    (alone, weights), (shared, same) = trained("one", "8", 1), trained("two", "8", 2)
+    assert shared == pytest.approx(alone, rel=1e-4)
+    for name, value in weights.items():
+        torch.testing.assert_close(same[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    # with the batch of one process on each of the two, it would be another training
+    assert trained("four", "4", 2)[0] != pytest.approx(alone, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_batch_that_processes_cannot_share_is_refused(folder: Path, tmp_path: Path) -> None:
+    done = launched(folder, tmp_path, "--epochs", "1", "--batch", "9")
+    assert done.returncode != 0
+    assert "a batch of 9 cannot be shared by 2 processes" in done.stderr
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_processes_see_the_images_of_one_step_between_them(processes: int) -> None:
+    batch, share = 16, 16 // processes
+
+    def step(number: int, of: int) -> set[int]:
+        seen: list[int] = []
+        for rank in range(of):
+            order = list(RepeatedSampler(range(64), repeats=1, rank=rank, processes=of, seed=3))
+            size = batch // of
+            seen += order[number * size : (number + 1) * size]
+        assert len(seen) == batch == share * processes
+        return set(seen)
+
+    assert [step(n, processes) for n in range(4)] == [step(n, 1) for n in range(4)]
+    assert step(0, processes) != step(1, processes)
 
 
 def test_the_published_network_loses_branches_in_training_only() -> None:

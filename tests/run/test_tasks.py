@@ -1,5 +1,6 @@
 """Every task: declared well, its examples right and without leaks, its chance level true."""
 
+import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from bench.catalogue import read_catalogue
 from bench.dataset import IGNORED, Split
 from bench.datasets import listops, pathfinder
 from bench.learning import learn
-from bench.sequence_task import SequenceTask
+from bench.sequence_task import TEST_SEED, SequenceTask
 from bench.task import Assignment, Task, task, tasks
 from bench.tasks import histogram, masked_copy, mqar, needle, stacked_mqar
 
@@ -96,13 +97,32 @@ def test_examples_are_the_same_every_time_and_test_is_not_train(setting: Sequenc
     assert not train & {row.numpy().tobytes() for row in other.inputs}
 
 
-@pytest.mark.parametrize("setting", GENERATED, ids=NAMES)
-def test_no_constant_answer_beats_chance(setting: SequenceTask) -> None:
-    split = draw(setting, 400)
+def off_chance(split: Split, chance: float) -> float:
+    """Best constant answer minus `chance`, in what their difference may be."""
     labels = split.labels[split.labels != IGNORED]
     most = Counter(labels.tolist()).most_common(1)[0][1] / len(labels)
-    spread = 4 * (setting.chance * (1 - setting.chance) / len(labels)) ** 0.5
-    assert most < setting.chance + spread + 0.005
+    return (most - chance) / (4 * (chance * (1 - chance) / len(labels)) ** 0.5 + 0.005)
+
+
+@pytest.mark.parametrize("setting", GENERATED, ids=NAMES)
+def test_chance_is_what_the_best_constant_answer_reaches(setting: SequenceTask) -> None:
+    assert abs(off_chance(draw(setting, 400), setting.chance)) < 1
+
+
+def test_a_chance_that_needs_a_look_at_the_input_is_refused() -> None:
+    """Naming one of the values that occur is right in 1 of 16, but no answer is right as often."""
+    setting = stacked_mqar.SETTINGS[0]
+    assert off_chance(draw(setting, 400), 1 / 16) < -1
+
+
+@pytest.mark.parametrize("setting", [s[0] for s in (
+    stacked_mqar.SETTINGS, mqar.SETTINGS, needle.SETTINGS, histogram.SETTINGS,
+    masked_copy.SETTINGS)], ids=lambda s: s.file)  # fmt: skip
+def test_no_test_example_is_a_training_example(setting: SequenceTask) -> None:
+    data = setting.data()
+    seen = {row.numpy().tobytes() for row in data.train.inputs}
+    assert len(data.test.inputs) == setting.examples.test
+    assert not seen & {row.numpy().tobytes() for row in data.test.inputs}
 
 
 def test_stacked_recall_is_answered_by_looking_the_key_up() -> None:
@@ -182,10 +202,49 @@ def test_a_wrong_answer_would_be_noticed() -> None:
     assert listops.evaluated(outer) == 3
 
 
-def test_unbalanced_answers_have_the_known_majority() -> None:
-    rules = replace(SMALL, deepest=10, most_arguments=10, above=100, below=400, balanced=False)
-    answers = Counter(listops.examples(400, 3, rules).labels.tolist())
-    assert {answer for answer, _ in answers.most_common(2)} <= {0, 9}
+def test_the_chance_of_the_arenas_expressions_is_their_most_frequent_answer() -> None:
+    lra = task("listops_1999")
+    answers = listops.examples(2_000, TEST_SEED, lra.recipe["rules"]).labels.tolist()
+    assert Counter(answers).most_common(1) == [(0, round(lra.chance * 2_000))]
+
+
+def test_expressions_of_both_parts_are_never_the_same() -> None:
+    """Few different expressions exist under these rules, so that chance alone would repeat some."""
+    rules = listops.Rules(deepest=2, most_arguments=2, above=3, below=5, balanced=False)
+
+    def shared(test: Split) -> int:
+        train = {row.numpy().tobytes() for row in listops.examples(300, 1, rules).inputs}
+        return sum(row.numpy().tobytes() in train for row in test.inputs)
+
+    assert shared(listops.examples(60, 2, rules)) > 10
+    data = listops.data(300, 60, (1, 2), rules)
+    assert shared(data.test) == 0
+    assert len({row.numpy().tobytes() for row in data.test.inputs}) == 60
+
+
+def test_lists_are_those_of_the_arenas_generator() -> None:
+    """Its rules, written out a second time, on its own terms: a tree first, then its length."""
+    draws = random.Random(5)
+
+    def tree(depth: int) -> object:
+        if depth >= 10 or draws.random() > 0.25:
+            return draws.randrange(10)
+        return [draws.choice(listops.OPERATORS), *(tree(depth + 1)
+                for _ in range(draws.randint(2, 10)))]  # fmt: skip
+
+    def length(node: object) -> int:
+        return 2 + sum(map(length, node[1:])) if isinstance(node, list) else 1
+
+    wanted: list[int] = []
+    while len(wanted) < 300:
+        size = length(tree(1))
+        if 500 < size < 2000:
+            wanted.append(size)
+    ours = (listops.examples(300, 6, task("listops_1999").recipe["rules"]).inputs != 0).sum(1)
+    theirs = torch.tensor(wanted).double()
+    # means of 300 lengths that spread by 400
+    assert abs(float(ours.double().mean() - theirs.mean())) < 4 * 2**0.5 * 420 / 300**0.5
+    assert 501 <= int(ours.min()) <= int(ours.max()) <= 1999
 
 
 # Pathfinder ---------------------------------------------------------------------------------------
@@ -215,6 +274,42 @@ def test_curves_are_whole_and_apart() -> None:
             pathfinder._points([curves[0]])[:, None] - pathfinder._points([curves[1]]), axis=-1
         )
         assert apart.min() > 0.5
+
+
+@pytest.mark.parametrize("dashes", [6, 14])
+def test_labels_say_whether_both_dots_end_one_curve(
+    dashes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what was drawn alone: from dot to dot, over gaps of exactly one pixel."""
+    drawn: list[tuple[list[np.ndarray], list[np.ndarray]]] = []
+    draw_picture = pathfinder._drawn
+
+    def watched(curves: list[np.ndarray], ends: list[np.ndarray]) -> np.ndarray:
+        drawn.append((curves, ends))
+        return draw_picture(curves, ends)
+
+    monkeypatch.setattr(pathfinder, "_drawn", watched)
+    split = pathfinder.examples(16, 9, pathfinder.Rules(dashes=dashes))
+    assert len(drawn) == 16
+    for (curves, (first, second)), label, picture in zip(
+        drawn, split.labels.tolist(), split.inputs[:, 0], strict=True
+    ):
+        assert len(curves) == 2 + 5
+        assert {len(c) for c in curves} == {dashes, max(1, dashes // 3)}
+        left = [dash for curve in curves for dash in curve]
+        here, gap, met = first, 0.0, False
+        while not met:
+            ends = [np.abs(np.linalg.norm(dash - here, axis=1) - gap).min() for dash in left]
+            if not ends or min(ends) > 1e-9:
+                break
+            dash = left.pop(int(np.argmin(ends)))
+            here = dash[int(np.argmax(np.linalg.norm(dash - here, axis=1)))]
+            gap, met = 1.0, bool(np.linalg.norm(here - second) < 1e-9)
+        assert met == bool(label)
+        # dots are the brightest places of the picture
+        for end in (first, second):
+            row, column = (int(np.clip(value, 0, 31)) for value in end)
+            assert int(picture[row, column]) == int(picture.max())
 
 
 @pytest.mark.parametrize("connected", [True, False])

@@ -1,5 +1,11 @@
 """The shared training loop: deterministic, learns, resumes to the same bits, says what failed."""
 
+import json
+import os
+import random
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +27,7 @@ from bench.task import Assignment, Epoch
 from bench.tasks.digits import RECIPE, TASK
 from bench.training import DivergedError, Recipe, Trained, rate_at, scores, train
 
+ROOT = Path(__file__).parents[2]
 SHORT = Recipe(
     epochs=6, batch=32, learning_rate=1e-2, weight_decay=0.0, warmup=0.1, label_smoothing=0.0,
     clip_norm=1.0,
@@ -120,6 +127,45 @@ def test_a_gradient_that_is_not_finite_in_the_last_step_is_found() -> None:
         train(Root(), problem(), once, seed=0)
 
 
+def test_what_was_not_finite_first_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gradient that is NaN at step 2 makes the loss of step 3 NaN: it began at step 2."""
+    calls = 0
+
+    def poisoned(parameters: list[nn.Parameter], _norm: float) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            for parameter in parameters:
+                parameter.grad = torch.full_like(parameter, float("nan"))
+        return torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm()
+
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", poisoned)
+    with pytest.raises(DivergedError, match="gradient is not finite at step 2 of 48"):
+        train(classifier(0), problem(), SHORT, seed=0)
+
+
+def test_answers_that_are_not_numbers_after_training_are_an_outcome_too() -> None:
+    class Bursts(nn.Module):
+        """Finite while it is trained, and not afterwards."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inside = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            out = self.inside(x)
+            return out if self.training else out / 0
+
+    short = replace(
+        TASK, network=lambda _: Bursts(), data=tiny_data,
+        training=replace(SHORT, epochs=2, batch=16),
+    )  # fmt: skip
+    order = Assignment(spec=load("softmax"), seed=0, device="cpu")
+    with pytest.raises(DivergedError, match="test loss is not finite at step 8 of 8") as caught:
+        learn(short, order)
+    assert caught.value.step == caught.value.steps == 8
+
+
 def test_divergence_is_an_outcome_with_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     from bench import accuracy
     from bench.model import Diverged, Protocol
@@ -215,6 +261,83 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"not a state")
     with pytest.raises(CheckpointError, match=r"state\.pt cannot be read .*delete it"):
         trained(kept(tmp_path))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.7, 0.99])
+def test_a_torn_checkpoint_is_named_and_never_gone_on_from(share: float, tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        trained(kept(tmp_path), stop_after(3))
+    whole = (tmp_path / "state.pt").read_bytes()
+    (tmp_path / "state.pt").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(CheckpointError, match=r"state\.pt cannot be read .*delete it"):
+        trained(kept(tmp_path))
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_refused_or_the_same(tmp_path: Path) -> None:
+    """Wherever the bit is: no training goes on from numbers that nobody has computed."""
+    with pytest.raises(StoppedError):
+        trained(kept(tmp_path), stop_after(3))
+    whole = (tmp_path / "state.pt").read_bytes()
+    through = train(classifier(0), problem(), SHORT, 0).curves.losses
+    draws = random.Random(0)
+    refused = 0
+    for _ in range(40):
+        torn = bytearray(whole)
+        torn[draws.randrange(len(torn))] ^= 1 << draws.randrange(8)
+        (tmp_path / "state.pt").write_bytes(torn)
+        try:
+            found = trained(kept(tmp_path)).curves.losses
+        except CheckpointError:
+            refused += 1
+            continue
+        assert found == through
+    assert refused > 5
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_a_state_to_go_on_from(tmp_path: Path) -> None:
+    """SIGKILL at random moments, until it is done: the same numbers as without."""
+    program = (
+        "import sys, json; from pathlib import Path; from bench.learning import learn;"
+        "from bench.task import Assignment; from dataclasses import replace;"
+        "from bench.tasks.digits import TASK, RECIPE; from attention_impls import load;"
+        "import torch; torch.set_num_threads(1);"
+        "short = replace(TASK, training=replace(RECIPE, epochs=4));"
+        "folder = sys.argv[1];"
+        "order = Assignment(spec=load('performer'), seed=1, device='cpu',"
+        " checkpoint=Path(folder) / 'state.pt', report=lambda e: print(e.number, flush=True));"
+        "found = learn(short, order).result;"
+        "print(json.dumps([found.accuracy, found.loss, found.training.losses,"
+        " list(found.training.resumed_after)]))"
+    )
+
+    def begun(folder: Path) -> "subprocess.Popen[str]":
+        folder.mkdir(exist_ok=True)
+        return subprocess.Popen(
+            [sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, cwd=ROOT,
+        )  # fmt: skip
+
+    def last(running: "subprocess.Popen[str]") -> list[Any]:
+        out, _ = running.communicate(timeout=120)
+        return json.loads(out.splitlines()[-1])
+
+    through = last(begun(tmp_path / "through"))
+    draws = random.Random(time.time_ns())
+    for after in (1, 3):
+        running = begun(tmp_path / "killed")
+        assert running.stdout is not None
+        while running.stdout.readline().strip() != str(after):
+            assert running.poll() is None
+        # while the state is written, or in the middle of the epoch after it
+        time.sleep(draws.random() * 0.3)
+        running.kill()
+        running.wait()
+        running.stdout.close()
+    resumed = last(begun(tmp_path / "killed"))
+    assert resumed[:3] == through[:3]
+    assert through[3] == []
+    assert resumed[3]
 
 
 def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
