@@ -2,7 +2,8 @@
 
 On CPU each visit has a process of its own, forked from a server with torch imported. On CUDA, where
 a context costs about a second, a process serves the visits of one group and is replaced after any
-ending but Ok. CUDA is never initialised in the launching process.
+ending but Ok, and where a visit left it unusable. CUDA is never initialised in the launching
+process.
 """
 
 import contextlib
@@ -49,6 +50,8 @@ class Visited:
     """CPU seconds of the worker and its children; None where they are not known."""
     spent: dict[str, float]
     """Seconds of each stage of the visit, as the worker saw them."""
+    reusable: bool = False
+    """Whether the worker can make another visit."""
 
 
 @dataclass(slots=True)
@@ -113,7 +116,7 @@ class Workers:
         except BaseException:
             bury(process)
             raise
-        if self.device == "cuda" and isinstance(visited.outcome, Ok):
+        if self.device == "cuda" and isinstance(visited.outcome, Ok) and visited.reusable:
             self._living[group] = process
             return replace(visited, cpu_s=process.cpu_s() - before)
         return replace(visited, cpu_s=bury(process).cpu_s)
@@ -221,6 +224,7 @@ def _visited(
             measured_s=answer["measured_s"],
             cpu_s=None,
             spent=answer["spent"],
+            reusable=answer["reusable"],
         )
     if end is None:
         return Visited(outcome=TimedOut(limit_s=timeout_s), measured_s=0.0, cpu_s=None, spent={})

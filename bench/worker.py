@@ -201,15 +201,27 @@ def _answer(request: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> 
         checkpoints=None if folder is None else Path(folder),
         report=lambda epoch: tell({"epoch": asdict(epoch)}),
     )
-    if device == "cuda":
-        gc.collect()
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
     return {
         "outcome": to_json(visited.outcome),
         "measured_s": visited.measured_s,
         "spent": visited.spent,
+        "reusable": device != "cuda" or tidied(),
     }
+
+
+def tidied() -> bool:
+    """Free what a visit left on the GPU; False: the next visit needs another process.
+
+    After a capture that failed torch's allocator waits for its end and refuses to free anything;
+    after a kernel that faulted every call fails.
+    """
+    gc.collect()
+    try:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _limit_address_space(limit_bytes: int) -> None:
