@@ -84,6 +84,13 @@ def _listed() -> None:
 @RESULTS
 @click.option("--resume", is_flag=True, help="Go on with the last run that was stopped.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of a device.")
+@click.option(
+    "--together",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Devices of one node that train each network together; on cpu processes.",
+)
 @click.option("--executor", default="local", show_default=True, help="Who runs the cases.")
 @click.option(
     "--submitted-by", default="anonymous", show_default=True, help="Account name for the record."
@@ -105,6 +112,7 @@ def run(
     results: Path,
     resume: bool,
     threads: int | None,
+    together: int,
     executor: str,
     submitted_by: str,
     site_folder: Path,
@@ -132,6 +140,7 @@ def run(
         only=only,
         submitted_by=submitted_by,
         executor=executor,
+        together=together,
         options=options,
     )
     console.print(

@@ -15,6 +15,7 @@ from bench.executor import Commission, Progress, executor
 from bench.journal import Header, Journal, JournalError
 from bench.model import Ceiling, Conditions, DeviceKind, Plan, Record, Run, VariantRecords
 from bench.sweep import Sweep
+from bench.together import refuse_unfit
 
 JOURNALS = Path(".attnbench")
 """Where unfinished runs are kept, below the folder that holds results/."""
@@ -37,6 +38,8 @@ class Order:
     only: str | None
     submitted_by: str
     executor: str
+    together: int = 1
+    """Devices of one node that train a network together."""
     options: Mapping[str, str] = field(default_factory=dict[str, str])
     """Of the executor."""
 
@@ -59,12 +62,15 @@ def measure(order: Order, progress: Progress) -> tuple[Finished, ...]:
         JournalError: the journal cannot be written, or belongs to other code or hardware.
         PoolError: there are no devices, or all were lost.
         KeyboardInterrupt: after the running cases were stopped; the journals can be resumed.
+        ValueError: the plan has cases that cannot use several devices.
     """
+    refuse_unfit(order.plan, order.together)
     commission = Commission(
         plan=order.plan,
         device=order.device,
         threads=order.threads,
         only=order.only,
+        together=order.together,
         resume=order.resume,
         options=order.options,
     )

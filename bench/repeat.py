@@ -14,6 +14,7 @@ from bench.measure import run_of
 from bench.model import DeviceKind
 from bench.reproduce import find_row, judge, repeat_plan
 from bench.terminal import Terminal, case_words
+from bench.together import together_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,8 @@ def repeat_row(
     plan = repeat_plan(published)
     with tempfile.TemporaryDirectory() as folder, Terminal(console) as terminal:
         terminal.note("measuring the machine's own limits")
-        header = described(plan, device, environment.threads, None)
+        together = together_of(environment.settings)
+        header = described(plan, device, environment.threads, None, together)
         with Journal.create(Path(folder) / "repeat.jsonl", header) as journal:
             # a limit of one moment can be a slow one; what is recorded needs both ends
             local.run(plan, journal, device, terminal, limits_again=submitter is not None)
