@@ -191,6 +191,22 @@ def by_setting(quantities: Sequence[Quantity], name: str) -> dict[str | None, di
     return found
 
 
+def by_seed(
+    quantities: Sequence[Quantity], name: str
+) -> dict[str | None, dict[str, dict[int, float]]]:
+    """Return every value of the quantity `name`: by variant, setting, and seed.
+
+    Settings end with `, seed <n>`, or are no more than `seed <n>`.
+    """
+    found: dict[str | None, dict[str, dict[int, float]]] = {}
+    for variant, of in by_setting(quantities, name).items():
+        for words, value in of.items():
+            setting, _, seed = words.rpartition("seed ")
+            settings = found.setdefault(variant, {})
+            settings.setdefault(setting.removesuffix(", "), {})[int(seed)] = value
+    return found
+
+
 def title(variant: str | None) -> str:
     """Name of a variant for sentences; `no variant` for what belongs to none."""
     return "no variant" if variant is None else load(variant).title

@@ -157,9 +157,11 @@ def download(dataset: str | None) -> None:
 @RESULTS
 @DEVICE
 @click.option("--variant", "variants", multiple=True, help="May be repeated. Default: its own.")
-@click.option("--task", default="digits", show_default=True, help="Networks are trained on it.")
 @click.option(
-    "--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings a network."
+    "--task", default="digits_fine_64", show_default=True, help="Networks are trained on it."
+)
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings a network."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
 @click.option(

@@ -87,11 +87,17 @@ def find(source: Source) -> Path:
         if all((folder / file).is_file() for file in source.files):
             return folder
     looked = ", ".join(str(folder) for folder in folders(source))
+    partly = "".join(
+        f"{folder} lacks {', '.join(lacking)}. "
+        for folder in folders(source)
+        if (lacking := [file for file in source.files if not (folder / file).is_file()])
+        and len(lacking) < len(source.files)
+    )
     command = f"run `attnbench download {source.name}` ({source.size_bytes / 1e6:.0f} MB), or "
     size = f" ({source.stored_bytes / 1e6:.0f} MB)" if source.stored_bytes else ""
     raise MissingDataError(
         f"{source.title} is not on this machine. Looked for {source.files[0]} and "
-        f"{len(source.files) - 1} more files in {looked}. Put them{size} into one of these "
+        f"{len(source.files) - 1} more files in {looked}. {partly}Put them{size} into one of these "
         f"folders, {command if source.remotes else 'or '}{source.otherwise}"
     )
 

@@ -1,31 +1,37 @@
 """InLine taken apart: feature map x injective or not, and the local residual x window.
 
-Injective or not: InLine without its local residual against linear attention with the same feature
-map, where the tree has one (relu). Every cell is a training with the task's recipe from every seed.
-Window: InLine attention inside square windows that share weights, with and without the local
-residual, up to the whole grid; the paper's 7, 14, 28 and 56 tokens a side become what the task's
-grid allows (its divisors).
+Injective or not: InLine without its local residual against linear attention, whose rows are divided
+by their sums, with each of the same feature maps: the tree's own variants for relu and exp, and the
+same formula for the identity and leaky relu, whose sums can be near zero or negative. A training
+that diverges is an outcome of its cell. Window: InLine attention inside square windows that share
+weights, with and without the local residual, up to the whole grid; the paper's 7, 14, 28 and 56
+tokens a side become what the task's grid allows (its divisors). Every cell is a training with the
+task's recipe from every seed.
 
 Han et al., "Bridging the Divide", NeurIPS 2024, https://arxiv.org/abs/2412.06590, tables of
 ablations.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
 
+from attention_impls.multihead import FunctionMix, MultiHead
+from attention_impls.parts.linear_attention import normalised_product
 from attention_impls.registry import load
 from attention_impls.shapes import AttentionShape, Grid
 from attention_impls.spec import AttentionSpec
+from attention_impls.variants.inline import FEATURE_MAPS as MAPS
 from bench.analysis import (
     Analysis,
     Conclusion,
     Findings,
     Study,
-    by_setting,
+    by_seed,
     quantity,
     together,
 )
@@ -33,14 +39,17 @@ from bench.attention_matrix import without_local_options
 from bench.derived import mean_of_seeds
 from bench.learning import learn
 from bench.model import Scalar
-from bench.report import Curves, Line, Quantity
+from bench.report import Curves, Line, Network, Quantity
 from bench.task import Assignment, task
+from bench.training import DivergedError
 
-FEATURE_MAPS = ("identity", "relu", "leaky_relu", "exp")
-LINEAR = {"relu": "linear_relu"}
+FEATURE_MAPS = tuple(MAPS)
+LINEAR = {"relu": "linear_relu", "exp": "linear_exp"}
 """Feature map -> variant that is linear attention with it."""
-INJECTIVE = "InLine, no local residual"
+INJECTIVE, NOT_INJECTIVE = "InLine, no local residual", "linear attention"
 LABELS = {True: "with the local residual", False: "without the local residual"}
+ACCURACY, DIVERGED = "accuracy", "step at which it diverged"
+"""Names of quantities."""
 
 
 class Windowed(nn.Module):
@@ -74,112 +83,164 @@ def windows(grid: Grid) -> tuple[int, ...]:
     return tuple(side for side in range(2, grid.height + 1) if grid.height % side == 0)
 
 
+def linear_with(feature_map: str) -> AttentionSpec:
+    """Return linear attention with a feature map of InLine, rows divided by their sums."""
+    spec = load("linear_relu")
+
+    def mix(q: Tensor, k: Tensor, v: Tensor, *, epsilon: float) -> Tensor:
+        return normalised_product(MAPS[feature_map](q), MAPS[feature_map](k), v, epsilon)
+
+    def make(shape: AttentionShape, options: Any) -> nn.Module:
+        function = FunctionMix(partial(mix, epsilon=options.epsilon))
+        return MultiHead(shape, function, qkv_bias=options.qkv_bias)
+
+    return replace(spec, make=make)
+
+
 def run(study: Study) -> Findings:
     """Train every cell of both tables."""
     quantities: list[Quantity] = []
     injective = list(_injective(study, quantities))
-    windowed = list(_windows(study, quantities))
+    within = list(_windows(study, quantities))
     return Findings(
         quantities=tuple(quantities),
         figures=(
             Curves(kind="bars", title="Feature map, injective or not", x="feature map",
                    y="accuracy, fraction", lines=tuple(injective), names=FEATURE_MAPS),
             Curves(kind="lines", title="Window, with and without the local residual",
-                   x="tokens a side of the window", y="accuracy, fraction", lines=tuple(windowed)),
+                   x="tokens a side of the window", y="accuracy, fraction", lines=tuple(within)),
         ),
     )  # fmt: skip
 
 
 def _injective(study: Study, quantities: list[Quantity]) -> Iterator[Line]:
-    rows: tuple[tuple[str, dict[str, tuple[str, dict[str, Any]]]], ...] = (
-        (INJECTIVE, {
-            name: ("inline", {"local_residual": False} | (
-                {} if name == "identity" else {"feature_map": name}))
-            for name in FEATURE_MAPS
-        }),
-        ("linear attention", {name: (variant, {}) for name, variant in LINEAR.items()}),
-    )  # fmt: skip
-    for label, cells in rows:
-        places: list[float] = []
-        means: list[float] = []
-        ends: list[tuple[float, float]] = []
-        for name, (variant, options) in cells.items():
-            values = [study.trained(variant, seed, options).result.accuracy for seed in study.seeds]
-            mean, low, high = _kept(variant, values, f"{label}, {name}", quantities)
-            places.append(float(FEATURE_MAPS.index(name)))
-            means.append(mean)
-            ends.append((low, high))
-        yield Line(
-            variant="inline" if "InLine" in label else "linear_relu", label=label,
-            x=tuple(places), y=tuple(means), low=tuple(low for low, _ in ends),
-            high=tuple(high for _, high in ends),
-        )  # fmt: skip
+    for label, variant in ((INJECTIVE, "inline"), (NOT_INJECTIVE, "linear_relu")):
+        places: list[tuple[float, float, float, float]] = []
+        for place, name in enumerate(FEATURE_MAPS):
+            trained = _injective_cell(study, label == INJECTIVE, name)
+            ends = _kept(study, variant, trained, f"{label}, {name}", quantities)
+            places += [(float(place), *ends)] if ends else []
+        if places:
+            x, y, low, high = zip(*places, strict=True)
+            yield Line(variant=variant, label=label, x=x, y=y, low=low, high=high)
+
+
+def _injective_cell(study: Study, injective: bool, name: str) -> Callable[[int], float]:
+    if injective:
+        plain = {} if name == "identity" else {"feature_map": name}
+        options: dict[str, Scalar] = {"local_residual": False, **plain}
+        return lambda seed: study.trained("inline", seed, options).result.accuracy
+    if name in LINEAR:
+        return lambda seed: study.trained(LINEAR[name], seed).result.accuracy
+    spec = linear_with(name)
+    return lambda seed: _learned(study, spec, spec.options, seed, f"feature_map={name}")
 
 
 def _windows(study: Study, quantities: list[Quantity]) -> Iterator[Line]:
-    of = task(study.task)
-    size: Any = of.recipe["network"]
-    grid = Grid(size.grid.height, size.grid.width)
-    inline = load("inline")
+    size: Any = task(study.task).recipe["network"]
+    sides = windows(size.grid)
     for local in (True, False):
-        label = LABELS[local]
-        options: dict[str, Scalar] = {} if local else {"local_residual": False}
-        means: list[tuple[float, float, float]] = []
-        sides = windows(grid)
+        places: list[tuple[float, float, float, float]] = []
         for side in sides:
-            values: list[float] = []
-            for seed in study.seeds:
-                if side == grid.height:
-                    values.append(study.trained("inline", seed, options).result.accuracy)
-                    continue
-                order = Assignment(
-                    spec=windowed(inline, side),
-                    options=inline.options if local else without_local_options(inline.options),
-                    seed=seed,
-                    device=study.device,
-                )
-                study.note(f"inline, {label}, window {side}, seed {seed}")
-                values.append(learn(of, order).result.accuracy)
-            means.append(_kept("inline", values, f"{label}, window {side}", quantities))
-        y, low, high = zip(*means, strict=True)
-        yield Line(
-            variant="inline", label=label, x=tuple(map(float, sides)), y=y, low=low, high=high
+            trained = _window_cell(study, local, side, whole=side == size.grid.height)
+            ends = _kept(study, "inline", trained, f"{LABELS[local]}, window {side}", quantities)
+            places += [(float(side), *ends)] if ends else []
+        if places:
+            x, y, low, high = zip(*places, strict=True)
+            yield Line(variant="inline", label=LABELS[local], x=x, y=y, low=low, high=high)
+
+
+def _window_cell(study: Study, local: bool, side: int, *, whole: bool) -> Callable[[int], float]:
+    if whole:
+        options: dict[str, Scalar] = {} if local else {"local_residual": False}
+        return lambda seed: study.trained("inline", seed, options).result.accuracy
+    spec = windowed(load("inline"), side)
+    chosen = spec.options if local else without_local_options(spec.options)
+    words = f"window={side}" if local else f"local_residual=False, window={side}"
+    return lambda seed: _learned(study, spec, chosen, seed, words)
+
+
+def _learned(study: Study, spec: AttentionSpec, options: Any, seed: int, words: str) -> float:
+    """Train a network that is none of the tree's variants; name it by what was changed."""
+    of = task(study.task)
+    study.note(f"{spec.name}, {words}, seed {seed}")
+    result = learn(
+        of, Assignment(spec=spec, options=options, seed=seed, device=study.device)
+    ).result
+    study.networks.append(
+        Network(
+            task=of.name, recipe_sha256=of.recipe_sha256, variant=spec.name,
+            data_sha256=result.training.data_sha256, variant_revision=spec.revision,
+            options=words, seed=seed, accuracy=result.accuracy,
         )
+    )  # fmt: skip
+    return result.accuracy
 
 
 def _kept(
-    variant: str, values: list[float], setting: str, quantities: list[Quantity]
-) -> tuple[float, float, float]:
-    """Keep every seed; return mean and interval, the mean itself where there is no interval."""
-    quantities += [
-        quantity(variant, "accuracy", value, f"{setting}, seed {number}")
-        for number, value in enumerate(values)
-    ]
+    study: Study,
+    variant: str,
+    trained: Callable[[int], float],
+    cell: str,
+    quantities: list[Quantity],
+) -> tuple[float, float, float] | None:
+    """Train and keep every seed; return mean and interval of those that finished, if any did."""
+    values: list[float] = []
+    for seed in study.seeds:
+        setting = f"{cell}, seed {seed}"
+        try:
+            values.append(trained(seed))
+        except DivergedError as ending:
+            study.note(f"{setting}: {ending}")
+            quantities.append(quantity(variant, DIVERGED, ending.step, setting))
+            continue
+        quantities.append(quantity(variant, ACCURACY, values[-1], setting))
+    if not values:
+        return None
     mean, low, high = mean_of_seeds(values)
     return mean, mean if low is None else low, mean if high is None else high
 
 
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """All seeds of one cell of a table."""
+
+    accuracies: tuple[float, ...] = ()
+    diverged: int = 0
+
+    @property
+    def words(self) -> str:
+        mean = f"{100 * mean_of_seeds(self.accuracies)[0]:.1f} %" if self.accuracies else ""
+        lost = f"{self.diverged} of {self.diverged + len(self.accuracies)} diverged"
+        return " and ".join(part for part in (mean, lost if self.diverged else "") if part)
+
+
 def conclude(quantities: Sequence[Quantity]) -> Conclusion:
     """Compare intervals over the seeds: injective with linear, residual with none, windows."""
-    seeds: dict[str, list[float]] = {}
-    for of in by_setting(quantities, "accuracy").values():
-        for setting, value in of.items():
-            seeds.setdefault(setting.rpartition(", seed ")[0], []).append(value)
+    cells: dict[str, _Cell] = {}
+    for of in by_seed(quantities, ACCURACY).values():
+        cells |= {cell: _Cell(tuple(values.values())) for cell, values in of.items()}
+    for of in by_seed(quantities, DIVERGED).values():
+        for cell, steps in of.items():
+            cells[cell] = replace(cells.get(cell, _Cell()), diverged=len(steps))
     pairs = [
-        ("injective against linear", f"{INJECTIVE}, {name}", f"linear attention, {name}")
-        for name in LINEAR
+        (f"injective against linear, {name}", f"{INJECTIVE}, {name}", f"{NOT_INJECTIVE}, {name}")
+        for name in FEATURE_MAPS
     ]
-    sides = sorted({int(cell.rpartition(" ")[2]) for cell in seeds if ", window " in cell})
-    pairs.append(
-        ("local residual against none",
-         f"{LABELS[True]}, window {sides[-1]}", f"{LABELS[False]}, window {sides[-1]}")
-    )  # fmt: skip
+    sides = sorted({int(cell.rpartition(" ")[2]) for cell in cells if ", window " in cell})
+    pairs += [
+        (f"local residual against none, window {side}",
+         f"{LABELS[True]}, window {side}", f"{LABELS[False]}, window {side}")
+        for side in sides
+    ]  # fmt: skip
     pairs += [
         (f"window {large} against {small}",
          f"{LABELS[True]}, window {large}", f"{LABELS[True]}, window {small}")
         for small, large in pairwise(sides)
     ]  # fmt: skip
-    found = [(what, *_compared(seeds.get(a), seeds.get(b))) for what, a, b in pairs]
+    found = [
+        (what, *_compared(cells.get(a, _Cell()), cells.get(b, _Cell()))) for what, a, b in pairs
+    ]
     words = {True: "better", False: "worse", None: "not told apart"}
     listed = "; ".join(f"{what} {text}: {words[verdict]}" for what, verdict, text in found)
     return Conclusion(
@@ -188,12 +249,21 @@ def conclude(quantities: Sequence[Quantity]) -> Conclusion:
     )
 
 
-def _compared(one: list[float] | None, other: list[float] | None) -> tuple[bool | None, str]:
-    """Whether `one` is ahead by more than both intervals; None: not told apart, or not trained."""
-    if not one or not other:
+def _compared(one: _Cell, other: _Cell) -> tuple[bool | None, str]:
+    """Whether `one` is ahead by more than both intervals; None: not told apart, or not trained.
+
+    A mechanism of which every training diverges is behind one of which none does.
+    """
+    if not one.words or not other.words:
         return None, "was not trained"
-    (mean, low, high), (theirs, their_low, their_high) = mean_of_seeds(one), mean_of_seeds(other)
-    text = f"{100 * mean:.1f} % against {100 * theirs:.1f} %"
+    text = f"{one.words} against {other.words}"
+    if one.diverged or other.diverged:
+        if not other.accuracies and not one.diverged:
+            return True, text
+        return (False if not one.accuracies and not other.diverged else None), text
+    (_, low, high), (_, their_low, their_high) = map(
+        mean_of_seeds, (one.accuracies, other.accuracies)
+    )
     if low is None or high is None or their_low is None or their_high is None:
         return None, text
     if low > their_high:
@@ -209,8 +279,8 @@ ANALYSIS = Analysis(
         "Injective attention is more accurate than linear attention with every feature map, the "
         "local residual adds to it, and larger windows are better (InLine, tables of ablations)."
     ),
-    revision=1,
-    variants=("inline", "linear_relu"),
+    revision=2,
+    variants=("inline", "linear_relu", "linear_exp"),
     run=run,
     conclude=conclude,
 )

@@ -7,7 +7,8 @@ again, every query loses the tokens of its k x k neighbourhood, itself included,
 others; the rest of its row is made whole again. Rows that sum to one without negative weights are
 divided by their sum, which is what removing keys before normalisation gives; rows of InLine are
 centred again over the tokens that are left, its formula over fewer keys; others stay as they are.
-Local branches (convolutions) are not masked.
+Local branches (convolutions) are not masked. Every seed is looked into; figures show means over the
+seeds and their range.
 
 Han et al., "Bridging the Divide", NeurIPS 2024, https://arxiv.org/abs/2412.06590, section 4.2,
 figure 3 and the table of masked models; their networks have a class token, ours do not. The random
@@ -17,6 +18,7 @@ tokens are drawn once for each query from a fixed seed.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import cast
 
 import torch
@@ -31,15 +33,19 @@ from bench.analysis import (
     Conclusion,
     Findings,
     Study,
+    by_seed,
     by_setting,
     quantity,
     title,
     together,
 )
 from bench.attention_matrix import Given, Seen, attentions, matrix, seen, without_local_branch
+from bench.derived import LEAST_ROUNDS, student
 from bench.report import Curves, Line, Quantity
 
 SIDES = (3, 5, 7)
+SIGNED, SIZES = "weight within 3 x 3", "size of weights within 3 x 3"
+"""Names of quantities."""
 IMAGES_MASS, IMAGES_MASKED = 64, 360
 _DRAW_SEED = 0
 
@@ -104,35 +110,40 @@ class _Masking:
 
 
 def run(study: Study) -> Findings:
-    """Mass by layer, and accuracy by number of masked tokens."""
+    """Mass by layer, and accuracy by number of masked tokens, of every seed."""
     quantities: list[Quantity] = []
     signed: list[Line] = []
     sizes: list[Line] = []
     losses: list[Line] = []
     uniform = 0.0
     for variant in study.variants:
-        mass, size, uniform = _mass(study, variant)
-        layers = tuple(range(1, len(mass) + 1))
         name = title(variant)
-        signed.append(Line(variant=variant, label=name, x=layers, y=tuple(mass)))
-        sizes.append(Line(variant=variant, label=name, x=layers, y=tuple(size)))
-        quantities += [
-            quantity(variant, "weight within 3 x 3", m, f"layer {n}")
-            for n, m in zip(layers, mass, strict=True)
-        ]
-        quantities += [
-            quantity(variant, "size of weights within 3 x 3", s, f"layer {n}")
-            for n, s in zip(layers, size, strict=True)
-        ]
+        masses: list[list[float]] = []
+        shares: list[list[float]] = []
+        for seed in study.seeds:
+            mass, size, uniform = _mass(study, variant, seed)
+            masses.append(mass)
+            shares.append(size)
+            for what, values in ((SIGNED, mass), (SIZES, size)):
+                quantities += [
+                    quantity(variant, what, value, f"layer {n}, seed {seed}")
+                    for n, value in enumerate(values, start=1)
+                ]
+        layers = tuple(range(1, len(masses[0]) + 1))
+        signed.append(_line(variant, name, layers, masses))
+        sizes.append(_line(variant, name, layers, shares))
         for kind in ("local", "random"):
-            counts, accuracies = _accuracies(study, variant, kind)
-            losses.append(
-                Line(variant=variant, label=f"{name}, {kind}", x=tuple(counts), y=tuple(accuracies))
-            )
-            quantities += [
-                quantity(variant, f"accuracy, {kind} tokens masked", a, f"{c:.1f} a query")
-                for c, a in zip(counts, accuracies, strict=True)
-            ]
+            counts: list[float] = []
+            found: list[list[float]] = []
+            for seed in study.seeds:
+                counts, accuracies = _accuracies(study, variant, seed, kind)
+                found.append(accuracies)
+                what = f"accuracy, {kind} tokens masked"
+                quantities += [
+                    quantity(variant, what, a, f"{c:.1f} a query, seed {seed}")
+                    for c, a in zip(counts, accuracies, strict=True)
+                ]
+            losses.append(_line(variant, f"{name}, {kind}", counts, found))
     quantities.append(quantity(None, "uniform weight within 3 x 3", uniform))
     quantities.append(quantity(None, "images that were masked", IMAGES_MASKED))
     return Findings(
@@ -148,6 +159,19 @@ def run(study: Study) -> Findings:
     )  # fmt: skip
 
 
+def _line(
+    variant: str, label: str, places: Sequence[float], of_seeds: Sequence[Sequence[float]]
+) -> Line:
+    """Means over the seeds, and their range where there are several."""
+    columns = list(zip(*of_seeds, strict=True))
+    several = len(of_seeds) > 1
+    return Line(
+        variant=variant, label=label, x=tuple(map(float, places)), y=tuple(map(fmean, columns)),
+        low=tuple(map(min, columns)) if several else None,
+        high=tuple(map(max, columns)) if several else None,
+    )  # fmt: skip
+
+
 def _by_layer(title: str, lines: list[Line], uniform: float) -> Curves:
     return Curves(
         kind="lines", title=title, x="layer", y="sum, or share of the row", lines=tuple(lines),
@@ -159,9 +183,9 @@ def _bare(variant: str, layer: Seen) -> nn.Module:
     return without_local_branch(variant, load(variant).options, layer.shape, layer.of(0).mix)
 
 
-def _mass(study: Study, variant: str) -> tuple[list[float], list[float], float]:
+def _mass(study: Study, variant: str, seed: int) -> tuple[list[float], list[float], float]:
     """Return signed mass and mass of sizes by layer, and what uniform weights would have."""
-    learned = study.trained(variant, study.seeds[0])
+    learned = study.trained(variant, seed)
     layers = seen(learned.network, learned.data.test.inputs[:IMAGES_MASS].to(study.device))
     near = neighbourhood(layers[0].grid, 3)
     signed: list[float] = []
@@ -175,9 +199,11 @@ def _mass(study: Study, variant: str) -> tuple[list[float], list[float], float]:
     return signed, sizes, float(near.float().mean())
 
 
-def _accuracies(study: Study, variant: str, kind: str) -> tuple[list[float], list[float]]:
+def _accuracies(
+    study: Study, variant: str, seed: int, kind: str
+) -> tuple[list[float], list[float]]:
     """Return tokens masked a query, and accuracy, for no mask and every side."""
-    learned = study.trained(variant, study.seeds[0])
+    learned = study.trained(variant, seed)
     network = learned.network
     inputs = learned.data.test.inputs[:IMAGES_MASKED].to(study.device)
     labels = learned.data.test.labels[:IMAGES_MASKED].to(study.device)
@@ -212,25 +238,21 @@ def _accuracy(network: nn.Module, inputs: Tensor, labels: Tensor) -> float:
 
 def conclude(quantities: Sequence[Quantity]) -> Conclusion:
     """Compare the first layer with uniform weights, and local with random masking of 3 x 3."""
-    sizes = by_setting(quantities, "size of weights within 3 x 3")
     uniform = by_setting(quantities, "uniform weight within 3 x 3")[None][""]
     images = by_setting(quantities, "images that were masked")[None][""]
-    first = {v: next(iter(of.values())) for v, of in sizes.items()}
-    local, random = (
-        {v: tuple(of.values()) for v, of in by_setting(quantities, name).items()}
-        for name in ("accuracy, local tokens masked", "accuracy, random tokens masked")
-    )
+    first = {v: fmean(of["layer 1"].values()) for v, of in by_seed(quantities, SIZES).items()}
     verdicts: list[bool | None] = [share > uniform for share in first.values()]
     words: list[str] = []
-    for variant, accuracies in local.items():
-        there, elsewhere = accuracies[1], random[variant][1]
-        # two standard errors of the difference of two shares of the same images
-        spread = 2 * math.sqrt((there * (1 - there) + elsewhere * (1 - elsewhere)) / images)
-        gap = elsewhere - there
-        verdicts.append(None if abs(gap) <= spread else gap > 0)
+    masks: dict[str | None, list[list[float]]] = {}
+    for kind in ("local", "random"):
+        for v, of in by_seed(quantities, f"accuracy, {kind} tokens masked").items():
+            # nothing masked, then the smallest mask: one value a seed each
+            masks.setdefault(v, []).extend([list(x.values()) for x in list(of.values())[:2]])
+    for variant, (whole, there, _, elsewhere) in masks.items():
+        verdicts.append(_more_is_lost(there, elsewhere, images))
         words.append(
-            f"{title(variant)} {100 * (accuracies[0] - there):.0f} and "
-            f"{100 * (accuracies[0] - elsewhere):.0f}"
+            f"{title(variant)} {100 * (fmean(whole) - fmean(there)):.0f} and "
+            f"{100 * (fmean(whole) - fmean(elsewhere)):.0f}"
         )
     more = sum(share > uniform for share in first.values())
     sure = sum(one is True for one in verdicts[len(first) :])
@@ -245,6 +267,20 @@ def conclude(quantities: Sequence[Quantity]) -> Conclusion:
     )
 
 
+def _more_is_lost(there: list[float], elsewhere: list[float], images: float) -> bool | None:
+    """Whether masking costs more there than elsewhere; None: not told apart.
+
+    The difference must exceed two standard errors of two shares of so many images, and from three
+    seeds on also the 95 % t-interval of the differences, each seed against itself.
+    """
+    gaps = [b - a for a, b in zip(there, elsewhere, strict=True)]
+    gap, shares = fmean(gaps), (fmean(there), fmean(elsewhere))
+    half = 2 * math.sqrt(sum(share * (1 - share) for share in shares) / images)
+    if len(gaps) >= LEAST_ROUNDS:
+        half = max(half, student(len(gaps) - 1) * stdev(gaps) / math.sqrt(len(gaps)))
+    return None if abs(gap) <= half else gap > 0
+
+
 ANALYSIS = Analysis(
     name="locality",
     title="Local attention",
@@ -253,7 +289,7 @@ ANALYSIS = Analysis(
         "Attention is much more local than uniform weights, and losing local tokens costs far more "
         "accuracy than losing as many random ones (InLine, section 4.2)."
     ),
-    revision=2,
+    revision=3,
     variants=("softmax", "inline", "linear_relu", "linear_elu", "focused_linear"),
     run=run,
     conclude=conclude,

@@ -4,8 +4,9 @@ Without a local branch the matrix of linear attention has no more than head_dim 
 (InLine one more), however many tokens there are; a depthwise convolution lifts that. The numerical
 rank counts singular values above 1e-9 of the largest, in float64; the effective rank is the
 exponential of the entropy of the singular values, without any tolerance. Entropy and largest weight
-are of the sizes of the weights, rows scaled to one. Last, the focused map: how the angle between
-two positive vectors changes with its power.
+are of the sizes of the weights, rows scaled to one. Every seed is looked into; figures show means
+over the seeds and their range. Last, the focused map: how the angle between two positive vectors
+changes with its power.
 
 Han et al., "FLatten Transformer", ICCV 2023, https://arxiv.org/abs/2308.00442, figures 3 and 5.
 Roy and Vetterli, "The effective rank", EUSIPCO 2007.
@@ -13,6 +14,7 @@ Roy and Vetterli, "The effective rank", EUSIPCO 2007.
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -73,28 +75,19 @@ def run(study: Study) -> Findings:
     bare: list[Line] = []
     tokens, head_dim = 0, 0
     for variant in study.variants:
-        learned = study.trained(variant, study.seeds[0])
-        layers = seen(learned.network, learned.data.test.inputs[:IMAGES].to(study.device))
-        tokens, head_dim = layers[0].grid.tokens, layers[0].shape.head_dim
-        places = tuple(range(1, len(layers) + 1))
-        found = [_measured(variant, layer) for layer in layers]
-        name = title(variant)
-        whole.append(
-            Line(
-                variant=variant,
-                label=name,
-                x=places,
-                y=tuple(f["effective rank with the local branch"] for f in found),
-            )
-        )
-        bare.append(
-            Line(variant=variant, label=name, x=places, y=tuple(f["effective rank"] for f in found))
-        )
-        quantities += [
-            quantity(variant, what, value, f"layer {place}")
-            for place, of_layer in zip(places, found, strict=True)
-            for what, value in of_layer.items()
-        ]  # fmt: skip
+        of_seeds: list[list[dict[str, float]]] = []
+        for seed in study.seeds:
+            learned = study.trained(variant, seed)
+            layers = seen(learned.network, learned.data.test.inputs[:IMAGES].to(study.device))
+            tokens, head_dim = layers[0].grid.tokens, layers[0].shape.head_dim
+            of_seeds.append([_measured(variant, layer) for layer in layers])
+            quantities += [
+                quantity(variant, what, value, f"layer {place}, seed {seed}")
+                for place, of_layer in enumerate(of_seeds[-1], start=1)
+                for what, value in of_layer.items()
+            ]
+        whole.append(_line(variant, of_seeds, "effective rank with the local branch"))
+        bare.append(_line(variant, of_seeds, "effective rank"))
     near, far = zip(*(sharpened(power) for power in POWERS), strict=True)
     quantities += [
         quantity(None, f"cosine of the {name} pairs", value, f"power {power:g}")
@@ -122,6 +115,17 @@ def run(study: Study) -> Findings:
             ),
         ),
     )
+
+
+def _line(variant: str, of_seeds: Sequence[Sequence[dict[str, float]]], what: str) -> Line:
+    """One quantity over the layers: means over the seeds, and their range where there are some."""
+    layers = [[of_layer[what] for of_layer in column] for column in zip(*of_seeds, strict=True)]
+    several = len(of_seeds) > 1
+    return Line(
+        variant=variant, label=title(variant), x=tuple(map(float, range(1, len(layers) + 1))),
+        y=tuple(map(fmean, layers)), low=tuple(map(min, layers)) if several else None,
+        high=tuple(map(max, layers)) if several else None,
+    )  # fmt: skip
 
 
 def _by_layer(title: str, lines: list[Line], tokens: int) -> Curves:
@@ -185,7 +189,7 @@ ANALYSIS = Analysis(
         "The rank of linear attention is bounded by the channels of a head; a depthwise "
         "convolution lifts it (FLatten, section 4.2 and figure 5)."
     ),
-    revision=1,
+    revision=2,
     variants=("softmax", "inline", "linear_relu", "linear_elu", "focused_linear"),
     run=run,
     conclude=conclude,

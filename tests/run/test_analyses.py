@@ -38,7 +38,7 @@ from bench.report import (
     write_report,
 )
 from bench.tasks.digits import SIZE, TASK
-from bench.training import Recipe
+from bench.training import DivergedError, Recipe
 
 ROOT = Path(__file__).parents[2]
 GRID = Grid(4, 4)
@@ -272,6 +272,8 @@ def study(monkeypatch: pytest.MonkeyPatch) -> Study:
     monkeypatch.setattr(ablations, "task", lambda _: short)
     monkeypatch.setattr(fidelity, "SIDE", 6)
     monkeypatch.setattr(fidelity, "BUDGETS", (4, 8))
+    monkeypatch.setattr(soft_inverse, "FIT_STEPS", 2)
+    monkeypatch.setattr(soft_inverse, "SIDES", (9, 12))
     return Study(variants=(), note=lambda _: None)
 
 
@@ -438,9 +440,12 @@ def ablation_if(injective: float, spread: float) -> Callable[[Quantity], float]:
     """Accuracies of the injective cells and of all others, and how far seeds are apart."""
 
     def of(q: Quantity) -> float:
-        ahead = ablations.INJECTIVE in q.setting or "window 4" in q.setting
+        ahead = injective - 0.5 if ablations.INJECTIVE in q.setting else 0.0
+        if ", window " in q.setting:
+            side = int(q.setting.partition("window ")[2].partition(",")[0])
+            ahead = (injective - 0.5) * side / 8
         local = ablations.LABELS[True] in q.setting
-        return (injective if ahead else 0.5) + 0.2 * local + spread * int(q.setting[-1])
+        return 0.5 + ahead + 0.2 * local + spread * int(q.setting[-1])
 
     return of
 
@@ -480,6 +485,98 @@ def test_one_no_is_a_no_and_nothing_is_no_verdict() -> None:
     assert analyses.together([True, None]) is None
     assert analyses.together([True, True]) is True
     assert analyses.together([]) is None
+
+
+def cells(**of: list[float | None]) -> tuple[Quantity, ...]:
+    """Two cells of the table of feature maps: accuracies, or None where a training diverged."""
+    labels = {"injective": ablations.INJECTIVE, "linear": ablations.NOT_INJECTIVE}
+    return tuple(
+        Quantity(
+            variant="inline" if which == "injective" else "linear_relu",
+            name=ablations.DIVERGED if value is None else ablations.ACCURACY,
+            setting=f"{labels[which]}, {name}, seed {seed}", value=3.0 if value is None else value,
+        )
+        for which, values in of.items()
+        for name in ablations.FEATURE_MAPS
+        for seed, value in enumerate(values)
+    ) + tuple(
+        Quantity(
+            variant="inline", name=ablations.ACCURACY, value=0.1 + 0.3 * local + 0.05 * side,
+            setting=f"{ablations.LABELS[local]}, window {side}, seed {seed}",
+        )
+        for local in (True, False)
+        for side in (2, 4)
+        for seed in range(3)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("injective", "linear", "agrees"),
+    [
+        ([0.9, 0.9, 0.91], [0.8, 0.8, 0.81], True),
+        ([0.9, 0.9, 0.91], [None, None, None], True),
+        ([0.9, 0.9, 0.91], [0.8, None, 0.8], None),
+        ([None, None, None], [0.8, 0.8, 0.81], False),
+        ([None, None, None], [None, None, None], None),
+        ([0.7, 0.7, 0.71], [0.8, 0.8, 0.81], False),
+        ([0.9], [0.8], None),
+    ],
+)
+def test_a_training_that_diverges_is_an_outcome_of_its_cell(
+    injective: list[float | None], linear: list[float | None], agrees: bool | None
+) -> None:
+    said = ablations.conclude(cells(injective=injective, linear=linear))
+    assert said.agrees is agrees
+    assert ("diverged" in said.finding) == (None in injective + linear)
+
+
+def test_linear_attention_takes_every_feature_map() -> None:
+    """With relu it is the tree's own variant; with the identity its rows can sum to nothing."""
+    x = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(0))
+    answers = {}
+    others = {name: ablations.linear_with(name) for name in ablations.FEATURE_MAPS}
+    for name, spec in {"own": load("linear_relu"), **others}.items():
+        torch.manual_seed(0)
+        answers[name] = spec.build(SHAPE)(x, GRID)
+    torch.testing.assert_close(answers["relu"], answers["own"])
+    for name in ("identity", "leaky_relu", "exp"):
+        assert not torch.equal(answers[name], answers["own"])
+
+
+def test_a_diverged_cell_is_kept_and_the_others_go_on(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study.seeds = (0, 1)
+    quantities: list[Quantity] = []
+
+    def trained(seed: int) -> float:
+        if seed == 0:
+            raise DivergedError("loss", 7, 44, 1, 1)
+        return 0.5
+
+    ends = ablations._kept(study, "inline", trained, "a cell", quantities)
+    assert ends == (0.5, 0.5, 0.5)
+    assert [(q.name, q.setting, q.value) for q in quantities] == [
+        (ablations.DIVERGED, "a cell, seed 0", 7.0), (ablations.ACCURACY, "a cell, seed 1", 0.5),
+    ]  # fmt: skip
+
+
+def test_confusion_does_not_hide_behind_a_local_branch(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attention that gives all queries one row confuses pairs, whatever is convolved beside it."""
+    from attention_impls.variants import inline
+
+    learned = study.trained("inline", 0)
+    few = replace(learned, data=replace(learned.data, test=Split(
+        learned.data.test.inputs[:2], learned.data.test.labels[:2])))  # fmt: skip
+    study._learned = dict.fromkeys(study._learned, few)
+    assert int(injectivity._trained(study, "inline")[0].max()) == 0
+    monkeypatch.setattr(
+        inline, "centred_product", lambda q, k, v: v.mean(2, keepdim=True).expand_as(v).clone()
+    )
+    counts, _, pairs = injectivity._trained(study, "inline")
+    assert int(counts.min()) > 0.9 * pairs
 
 
 # Reports ------------------------------------------------------------------------------------------

@@ -15,10 +15,12 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from bench import download
+from bench.cli import main
 from bench.dataset import WrongDataError
 from bench.datasets import cifar10, cifar10_jpeg, cifar100, digits, fashion_mnist, image_folder
 from bench.download import Remote, Source
@@ -300,6 +302,66 @@ def test_an_archive_is_checked_unpacked_and_found(server: tuple[str, Path], no_d
     assert len(told) == 1
     fetch(wanted, told.append)
     assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "inside"), [(cifar10, "cifar-10-batches-bin"), (cifar100, "cifar-100-binary")]
+)
+def test_the_command_brings_cifar_and_the_task_reads_it(
+    module: ModuleType,
+    inside: str,
+    server: tuple[str, Path],
+    no_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The authors' archive in small: their folder, their file names, and what else lies in it."""
+    address, folder = server
+    labels = 1 if module is cifar10 else 2
+    contents = {name: cifar_records(n + 2, labels)[0] for n, name in enumerate(module.SHA256)}
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, data in {**contents, "batches.meta.txt": b"cat", "readme.html": b"<p>"}.items():
+            member = tarfile.TarInfo(f"{inside}/{name}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    (remote,) = module.SOURCE.remotes
+    name = remote.url.rpartition("/")[2]
+    (folder / name).write_bytes(packed.getvalue())
+    near = replace(
+        remote, url=f"{address}/{name}", sha256=hashlib.sha256(packed.getvalue()).hexdigest()
+    )
+    monkeypatch.setattr(module, "SOURCE", replace(module.SOURCE, remotes=(near,)))
+    digests = {n: hashlib.sha256(data).hexdigest() for n, data in contents.items()}
+    monkeypatch.setattr(module, "SHA256", digests)
+
+    with pytest.raises(MissingDataError, match="attnbench download"):
+        module.read()
+    done = CliRunner().invoke(main, ["download", inside])
+    assert done.exit_code == 0, done.output
+    assert sorted(p.name for p in (no_data / inside).iterdir()) == sorted(contents)
+    data = module.read()
+    records = (len(contents["test_batch.bin" if labels == 1 else "test.bin"]), labels + 3072)
+    assert len(data.test.labels) == records[0] // records[1]
+
+    # half an archive is not taken for one, and leaves nothing behind
+    for file in (no_data / inside).iterdir():
+        file.unlink()
+    (folder / name).write_bytes(packed.getvalue()[:-20])
+    done = CliRunner().invoke(main, ["download", inside])
+    assert done.exit_code == 1
+    assert near.sha256 in done.output.replace("\n", "")
+    assert list((no_data / inside).iterdir()) == []
+
+
+def test_the_files_that_are_lacking_are_named(no_data: Path) -> None:
+    folder = no_data / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    for name in list(cifar10.SHA256)[:-1]:
+        (folder / name).write_bytes(b"x")
+    with pytest.raises(MissingDataError) as caught:
+        cifar10.read()
+    assert f"{folder} lacks test_batch.bin" in str(caught.value)
+    assert "lacks data_batch" not in str(caught.value)
 
 
 def test_what_is_not_expected_is_deleted(server: tuple[str, Path], no_data: Path) -> None:
