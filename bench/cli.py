@@ -34,6 +34,8 @@ _DTYPE = click.option(
     type=click.Choice(["float32", "bfloat16", "float16"]),
     help="May be repeated. Default: what the plan says.",
 )
+UNFINISHED = 75
+"""Exit status of a run whose minutes were over: try again later, by sysexits.h."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -77,6 +79,14 @@ def list_(variant_files: tuple[Path, ...]) -> None:
 @VARIANT_FILE
 @RESULTS
 @click.option("--resume", is_flag=True, help="Go on with the last run that was stopped.")
+@click.option(
+    "--go-on", is_flag=True, help="As --resume where a run was stopped, else begin a new one."
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0),
+    help="Begin no case later than this; ends with status 75 if cases are left.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of a device.")
 @click.option("--executor", default="local", show_default=True, help="Who runs the cases.")
 @click.option(
@@ -98,6 +108,8 @@ def run(
     variant_files: tuple[Path, ...],
     results: Path,
     resume: bool,
+    go_on: bool,
+    minutes: float | None,
     threads: int | None,
     executor: str,
     submitted_by: str,
@@ -107,6 +119,7 @@ def run(
     from bench import plan as plans
     from bench.measure import Order, measure
     from bench.summary import last_screen
+    from bench.sweep import TimeIsUp
     from bench.terminal import Terminal
 
     console = Console()
@@ -122,7 +135,9 @@ def run(
         device=chosen,
         threads=threads,
         results=results.resolve(),
-        resume=resume,
+        resume=resume or go_on,
+        or_anew=go_on,
+        minutes=minutes,
         only=only,
         submitted_by=submitted_by,
         executor=executor,
@@ -136,12 +151,11 @@ def run(
     try:
         with Terminal(console) as terminal, explained():
             finished = measure(order, terminal)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, TimeIsUp) as stop:
         again = " ".join(["nox -s bench --", *_without_resume(sys.argv[2:]), "--resume"])
-        console.print(
-            f"\nStopped. Nothing measured is lost; go on with\n  {again}", highlight=False
-        )
-        raise SystemExit(130) from None
+        why = f"{minutes:g} minutes are over" if isinstance(stop, TimeIsUp) else "Stopped"
+        console.print(f"\n{why}. Nothing measured is lost; go on with\n  {again}", highlight=False)
+        raise SystemExit(UNFINISHED if isinstance(stop, TimeIsUp) else 130) from None
     page = _render(results, site_folder)
     for one in finished:
         last_screen(one, page, console)
@@ -205,7 +219,7 @@ def _render(results: Path, out: Path) -> Path:
 
 
 def _without_resume(arguments: list[str]) -> list[str]:
-    return [argument for argument in arguments if argument != "--resume"]
+    return [one for one in arguments if one not in ("--resume", "--go-on")]
 
 
 for _verb in (
