@@ -1,6 +1,7 @@
 """The state of a training after its last whole epoch, on disk: whole or not there at all."""
 
 import os
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +23,18 @@ class Kept:
     """Everything that must be the same on both sides of an interruption."""
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the file by `state`; at every moment the old or the new one is there."""
+        """Replace the file by `state`; at every moment the old or the new one is there.
+
+        Also where two write it: a node that was given up for lost may still train.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(".unfinished")
-        with unfinished.open("wb") as file:
+        with tempfile.NamedTemporaryFile(
+            dir=self.path.parent, prefix=f"{self.path.stem}.", suffix=".unfinished", delete=False
+        ) as file:
             torch.save({"identity": self.identity, **state}, file)
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(self.path)
+        Path(file.name).replace(self.path)
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
         """Return the state, with tensors on `device`; None if there is no file.

@@ -75,6 +75,23 @@ class Dispatch:
         self._held[chosen] = self._held.get(chosen, 0) + 1
         return self._turns[place]
 
+    def claim(self, visit: Visit) -> Turn | None:
+        """Count a visit as under way that a device makes already; None: it need not be made."""
+        place = self._place.get(visit)
+        if place is None or self._settled[place]:
+            return None
+        key = self.group_of(self._turns[place])
+        waiting = self._ready.get(key, [])
+        if place not in waiting:
+            return None
+        waiting.remove(place)
+        heapq.heapify(waiting)
+        if not waiting:
+            del self._ready[key]
+        self._running.add(place)
+        self._held[key] = self._held.get(key, 0) + 1
+        return self._turns[place]
+
     def give_back(self, turn: Turn) -> None:
         """A visit under way was lost with its device: it waits again, in its old place."""
         place = self._place[turn.visit]

@@ -33,7 +33,7 @@ def environment(device: DeviceKind, threads: int, together: int = 1) -> Environm
             times nor rounding are those of one device.
 
     Raises:
-        ValueError: fewer GPUs are visible.
+        ValueError: fewer GPUs are visible, or fewer CPUs than processes.
     """
     cpu, cpus = cpu_name(), usable_cpus()
     memory = psutil.virtual_memory().total
@@ -51,7 +51,11 @@ def environment(device: DeviceKind, threads: int, together: int = 1) -> Environm
         packages=_packages(),
         settings=_settings() | ({SETTING: together} if together > 1 else {}),
     )
-    return host if device == "cpu" else _with_gpu(host, together)
+    if device == "cuda":
+        return _with_gpu(host, together)
+    if cpus < together:
+        raise ValueError(f"{cpus} CPUs can be used, {together} processes would train on them")
+    return host
 
 
 def _with_gpu(host: Environment, together: int) -> Environment:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from attention_impls.registry import names_in, unknown
 from bench.journal import Header
-from bench.model import Case, Ceiling, DeviceKind, Outcome, Plan
+from bench.model import Case, Ceiling, DeviceKind, Outcome, Plan, Visit
 from bench.schedule import Turn
 from bench.task import Epoch
 
@@ -52,6 +52,8 @@ class Joined:
 
     slot: Slot
     header: Header
+    making: Visit | None = None
+    """What it was asked for by an earlier driver and still makes: Made or Lost will answer it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

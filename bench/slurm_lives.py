@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.executor import Event, Joined, Lost, Made, Slot
@@ -124,6 +124,15 @@ class Lives:
             self._by_name[folder.name] = self._of_slot[life.slot] = life
             for message in messages[1:]:
                 self._heed(life, message)
+            if running is not None:
+                self._keep_at_work(life)
+
+    def _keep_at_work(self, life: Life) -> None:
+        """Let one go on with what an earlier driver asked it for."""
+        making = life.asked.get(life.number)
+        if life.joined is not None and life.busy and not life.gone and making is not None:
+            life.told = life.employed = True
+            self._told.append(replace(life.joined, making=making))
 
     def _heed(self, life: Life, message: Message) -> None:
         if message["kind"] == "trained":

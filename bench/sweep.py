@@ -61,6 +61,8 @@ class _Seat:
     slot: Slot
     kind: _Kind
     turn: Turn | None = None
+    astray: bool = False
+    """It makes what an earlier driver asked for and nobody needs."""
     group: Group | None = None
     aside_until: float | None = None
     measuring: bool = False
@@ -191,7 +193,12 @@ class Sweep:
             return
         if header.ceilings != first.ceilings:
             kind.journal.arrived(Arrival(slot=slot.words, ceilings=header.ceilings))
-        self._seats[slot] = _Seat(slot, kind)
+        seat = self._seats[slot] = _Seat(slot, kind)
+        if event.making is not None:
+            seat.turn = kind.dispatch.claim(event.making)
+            seat.astray = seat.turn is None
+            if seat.turn is not None:
+                seat.words = case_words(seat.turn.case)
 
     def _answered(self, seat: _Seat, event: Made | Limits | Aside | Lost | Trained) -> None:
         match event:
@@ -216,6 +223,9 @@ class Sweep:
 
     def _made(self, seat: _Seat, event: Made) -> None:
         turn, kind = seat.turn, seat.kind
+        if seat.astray:
+            seat.astray = False
+            return
         if turn is None:
             raise PoolError(f"{seat.slot.words} answered what it was not asked")
         seat.turn = None
@@ -266,6 +276,8 @@ class Sweep:
         """Give an idle slot something to do, if there is anything."""
         if seat.turn is not None or seat.measuring or seat.released or self._late():
             return
+        if seat.astray and not seat.kind.dispatch.over:
+            return
         if seat.aside_until is not None and not seat.kind.dispatch.over:
             if time.monotonic() < seat.aside_until:
                 return
@@ -280,7 +292,7 @@ class Sweep:
             pool.visit(seat.slot, turn, seat.kind.journal.path.with_suffix(""))
         elif not seat.kind.dispatch.over:
             seat.words = "idle"
-        elif self._limits_again and not seat.measured:
+        elif self._limits_again and not seat.measured and not seat.astray:
             seat.measuring, seat.words = True, "measuring its limits again"
             pool.measure(seat.slot)
         else:

@@ -15,12 +15,12 @@ import tiny
 from bench import gpu_health, merge, sweep
 from bench.devices import devices, in_groups, shared
 from bench.dispatch import Dispatch
-from bench.executor import Commission, Joined, Made, PoolError, Slot, Trained
+from bench.executor import Commission, Joined, Lost, Made, PoolError, Slot, Trained
 from bench.executors import local
 from bench.executors.ray import Spoken, kinds
 from bench.forecast import forecast
 from bench.journal import Arrival, Journal, JournalError, VariantSource
-from bench.model import Crashed, Ok
+from bench.model import Crashed, Ok, Visit
 from bench.schedule import visits
 from bench.slot import SlotServer
 from bench.sweep import Sweep, TimeIsUp
@@ -235,6 +235,41 @@ def test_progress_says_how_far_the_training_of_each_slot_is(tmp_path, monkeypatc
     else:
         assert said == set(slots)
         assert told.notes == [], "whose epoch it is would be left open"
+
+
+class Taken(Training):
+    """Slots of an earlier driver; the first one still makes what that asked for."""
+
+    def __init__(self, slots, making, *, lost):
+        super().__init__(slots)
+        self._events[0] = replace(self._events[0], making=making)
+        self.asked, self._making, self._lost = [], making, lost
+
+    def visit(self, slot, turn, checkpoints):
+        self.asked.append(turn.visit)
+        super().visit(slot, turn, checkpoints)
+        if self._making is not None and len(self.asked) == 3:
+            answer = Lost(slot=Slot(node="n", device="gpu 0"), reason="preempted")
+            if not self._lost:
+                answer = replace(self._events[-1], slot=answer.slot)
+            self._events.append(answer)
+            self._making = None
+
+    def measure(self, slot):
+        raise AssertionError(slot)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_what_a_slot_makes_for_an_earlier_driver_is_not_made_again(tmp_path, lost, wanted):
+    making = visits(PLAN, "cpu")[1].visit if wanted else Visit("of-another-plan", 0, 0)
+    slots = [Slot(node="n", device=f"gpu {number}") for number in range(2)]
+    pool = Taken(slots, making, lost=lost)
+    with Journal.create(tmp_path / "j.jsonl", HEADER) as journal:
+        Sweep(PLAN, "cpu", lambda _: journal, simulated.Told(), limits_again=False).go(pool)
+    made = [entry.visit for entry in journal.entries]
+    assert sorted(made, key=str) == sorted((t.visit for t in visits(PLAN, "cpu")), key=str)
+    assert (making in pool.asked) == (wanted and lost), "asked for again only if it was lost"
 
 
 def test_what_a_training_says_is_heard_beside_its_answer():

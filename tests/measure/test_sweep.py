@@ -15,6 +15,7 @@ import pytest
 import tiny
 
 from bench import load, merge
+from bench.executor import Commission
 from bench.executors import local
 from bench.journal import Journal
 from bench.model import Measured, NotRun, Ok
@@ -184,7 +185,8 @@ def test_a_busy_machine_is_said_before_the_first_case(monkeypatch):
     for foreign, notes in ((0.0, 0), (1.5, 1)):
         monkeypatch.setattr(load, "foreign_load", lambda _s, value=foreign: value)
         progress = Silent()
-        alone = local.Alone(plan, "cpu", 1, None, progress, tiny.header(plan))
+        commission = Commission(plan=plan, device="cpu", threads=1, only=None)
+        alone = local.Alone(commission, progress, tiny.header(plan))
         assert alone.wait(0.0)
         assert len(progress.notes) == notes
 
