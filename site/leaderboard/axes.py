@@ -82,6 +82,8 @@ def short(quantity: Quantity, value: float) -> str:
     number, _, unit = text.partition("\N{NO-BREAK SPACE}")
     if "." in number:
         number = number.rstrip("0").rstrip(".")
+    # units that are long stand in the title alone
+    unit = unit.removesuffix("tokens/s").removesuffix("FLOPs/B").strip()
     return f"{number}\N{NO-BREAK SPACE}{unit}" if unit else number
 
 

@@ -19,6 +19,8 @@ class KeyEntry:
     series: tuple[int, ...]
     """Numbers of the traces that it switches."""
     shown: bool
+    main: bool
+    """Filled marker; another execution than the reference has an open one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from leaderboard.axes import Axis, short
 from leaderboard.csvfile import csv_text
-from leaderboard.format import measure
+from leaderboard.format import measure, span
 from leaderboard.pieces import VariantName
 from leaderboard.tables import Cell, Head, Row, Table
 
@@ -42,7 +42,7 @@ def with_interval(axis: Axis, point: Point) -> str:
     text = measure(axis.quantity, point.y)
     if point.low is None or point.high is None:
         return text
-    return f"{text} ({measure(axis.quantity, point.low)} to {measure(axis.quantity, point.high)})"
+    return f"{text} ({span(axis.quantity, point.low, point.high)})"
 
 
 def matrix(id_: str, title: str, x: Axis, y: Axis, series: Sequence[Series]) -> Table:

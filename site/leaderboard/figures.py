@@ -15,6 +15,8 @@ from leaderboard.marks import Mark
 
 HEIGHT_PX = 480
 _SUPPRESSED = "#00000000"
+_BARS_BEYOND = 2
+"""How far, as a factor, error bars may widen a logarithmic axis; longer ones leave the frame."""
 
 
 def curves(
@@ -57,8 +59,8 @@ def curves(
         "data": traces + crosses + limit,
         "layout": layout,
         "ends": [
-            {"series": i, "y": drawn(one.points[-1].y), "text": plotly_text(one.label),
-             "colour": f"@{marks[one.variant].colour_class}",
+            {"series": i, "x": drawn(one.points[-1].x), "y": drawn(one.points[-1].y),
+             "text": plotly_text(one.label), "colour": f"@{marks[one.variant].colour_class}",
              "last": one.points[-1].x == max(p.x for p in everything)}
             for i, one in enumerate(series)
             if one.points
@@ -72,6 +74,7 @@ def curves(
             one.label + (f" ({one.failed})" if one.failed else ""),
             (i, numbers[i]) if i in numbers else (i,),
             one.shown,
+            one.main,
         )
         for i, one in enumerate(series)
     )
@@ -131,6 +134,8 @@ def scatter(
              "font": {"size": 12, "color": "@muted"}}
         )  # fmt: skip
     layout["margin"] = layout["margin"] | {"r": 40}
+    # names are placed by pixels: the margin must stay as it is
+    layout["yaxis"]["automargin"] = False
     traces.append(
         {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "opacity": 0.6,
          "x": [p.x for p in frontier], "y": [p.y for p in frontier],
@@ -143,7 +148,7 @@ def scatter(
         for i, one in sorted(enumerate(series), key=lambda pair: pair[0] in faded)
     ]  # fmt: skip
     key = tuple(
-        KeyEntry(one.variant, one.name or one.variant, one.label, (i,), one.shown)
+        KeyEntry(one.variant, one.name or one.variant, one.label, (i,), one.shown, one.main)
         for i, one in enumerate(series)
     )
     return Figure(
@@ -240,8 +245,12 @@ def _layout(
     room_for_labels: bool,
     least_y: float | None = None,
 ) -> dict[str, Any]:
-    ys = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
-    ys += [least_y] if least_y is not None else []
+    ys = [p.y for p in points]
+    ends = [v for p in points for v in (p.low, p.high) if v is not None]
+    if y.log:
+        least, most = min(ys) / _BARS_BEYOND, max(ys) * _BARS_BEYOND
+        ends = [min(max(v, least), most) for v in ends]
+    ys += [*ends, *((least_y,) if least_y is not None else ())]
     return {
         "height": HEIGHT_PX,
         "margin": {"l": 68, "r": 150 if room_for_labels else 130, "t": 10, "b": 62},

@@ -93,6 +93,12 @@ def measure(quantity: Quantity, value: float) -> str:
     return scale_for(quantity, (value,)).with_unit(value)
 
 
+def span(quantity: Quantity, low: float, high: float) -> str:
+    """Return an interval with one unit, e.g. `1.21 to 1.25 ms`."""
+    scale = scale_for(quantity, (low, high))
+    return f"{scale.text(low)} to {scale.with_unit(high)}"
+
+
 def significant(value: float, digits: int = 3) -> str:
     """Return `value` with `digits` significant digits, thousands separated, no exponent."""
     if value == 0:
@@ -152,3 +158,8 @@ def power(order: float) -> str:
 def day(instant: str) -> str:
     """Return the date of an ISO instant, `2026-11-21`."""
     return instant[:10]
+
+
+def minute(instant: str) -> str:
+    """Return date and time of an ISO instant in UTC, `2026-11-21 05:40`."""
+    return f"{instant[:10]} {instant[11:16]}"

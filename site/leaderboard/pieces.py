@@ -57,6 +57,8 @@ class Badge:
     tone: Literal["plain", "exact", "approximate", "own", "warning", "failure"]
     help: str
     """What the word means."""
+    path: str | None = None
+    """Where more is said."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ def rule_badges(view: View, result: Result) -> list[Piece]:
     found: list[Piece] = []
     for rule, findings in sorted(mine.items()):
         tone = "failure" if findings[0].severity == "error" else "warning"
-        found += [" ", Badge(rule, tone, finding_words(findings[0]))]
+        found += [" ", Badge(rule, tone, finding_words(findings[0]), f"flags.html#{rule}")]
     return found
 
 

@@ -1,6 +1,7 @@
 """Documents to HTML text. Everything is escaped; nothing is marked safe."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -83,6 +84,11 @@ def web_address(url: str) -> str | None:
     return url.strip() if parts.scheme in ("http", "https") and parts.netloc else None
 
 
+def joined(text: str) -> str:
+    """Return `text` with each per cent sign kept on the line of its number."""
+    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text)
+
+
 def sort_key(value: str | float) -> str:
     """Return what a cell sorts by: six digits decide, more would only weigh."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
@@ -107,6 +113,7 @@ def _environment() -> Environment:
         trim_blocks=False,
         keep_trailing_newline=True,
     )
+    environment.filters["joined"] = joined
     environment.filters["sort_key"] = sort_key
     environment.filters["tick_path"] = tick_path
     environment.filters["coordinate"] = coordinate

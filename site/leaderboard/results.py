@@ -180,6 +180,11 @@ class View:
         entry = self.variants.get(variant)
         return variant if entry is None else entry.title
 
+    def label(self, result: Result) -> str:
+        """Name of an execution in a sentence, backend and options in brackets."""
+        detail = f" ({result.detail})" if result.detail else ""
+        return f"{self.title(result.variant)}{detail}"
+
     def machine_title(self, hardware_id: str) -> str:
         """Name of a machine for people: device, and what it ran with."""
         environment = self.machines[hardware_id].environment

@@ -5,7 +5,7 @@ from math import log
 
 from bench.table import Recorded
 from leaderboard.blocks import Block
-from leaderboard.format import MISSING, count_of, known_quantity, measure, whole
+from leaderboard.format import MISSING, count_of, known_quantity, measure, span, whole
 from leaderboard.pieces import Ticks
 from leaderboard.results import Result, View
 from leaderboard.tables import Cell, Head, Row, Table
@@ -31,7 +31,7 @@ def samples_of(result: Result, found: Recorded, id_: str) -> Iterator[Block]:
                     Cell((str(number),), number),
                     Cell((measure("s", middle),), middle),
                     Cell((Ticks(result.variant, at, place(middle)),)),
-                    Cell((f"{measure('s', ordered[0])} to {measure('s', ordered[-1])}",)),
+                    Cell((span("s", ordered[0], ordered[-1]),)),
                     Cell((whole(len(samples)),), len(samples)),
                 )
             )
@@ -58,22 +58,26 @@ def _median(ordered: Sequence[float]) -> float:
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
+_RECEIPT = "receipt"
+"""Values of the output that are computed again: nothing to read."""
 NUMBER_HEADS = ("Metric", "Value", "95 % interval", "10 % to 90 % of samples", "Samples")
 
 
 def numbers_of(view: View, result: Result) -> Iterator[tuple[str, ...]]:
     """Yield a row of NUMBER_HEADS for each metric, those that are not known with the reason."""
     for metric, number in result.numbers.items():
+        if metric == _RECEIPT:
+            continue
         column = view.columns.get(metric)
         title = metric if column is None else column.title
         quantity = known_quantity(None if column is None else column.unit)
         spread = samples = MISSING
         if number.samples > 1 and number.p10 is not None and number.p90 is not None:
-            spread = f"{measure(quantity, number.p10)} to {measure(quantity, number.p90)}"
+            spread = span(quantity, number.p10, number.p90)
             samples = f"{whole(number.samples)} in {count_of(number.rounds, 'round')}"
         ends = MISSING
         if number.low is not None and number.high is not None:
-            ends = f"{measure(quantity, number.low)} to {measure(quantity, number.high)}"
+            ends = span(quantity, number.low, number.high)
         yield title, measure(quantity, number.value), ends, spread, samples
     for metric, reason in result.unavailable.items():
         column = view.columns.get(metric)

@@ -43,6 +43,8 @@ class Row:
 
     cells: tuple[Cell, ...]
     tone: Literal["plain", "baseline", "failed", "stale"] = "plain"
+    id: str | None = None
+    """Where links to it lead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

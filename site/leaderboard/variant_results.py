@@ -15,7 +15,7 @@ from leaderboard.contexts import (
     size_of,
     slug,
 )
-from leaderboard.format import MISSING, count_of, measure, whole
+from leaderboard.format import MISSING, count_of, measure, span, whole
 from leaderboard.pieces import Link
 from leaderboard.provenance import flags
 from leaderboard.results import OUTCOME_WORDS, Result, View
@@ -93,7 +93,7 @@ def _timed(results: list[Result], id_: str, title: str) -> Table:
         caption=title,
         heads=(
             Head(title="Execution"),
-            Head(title="What ran", secondary=True),
+            Head(title="What ran", shape="text"),
             *(Head(title=_short(size), number=True, help=size.title) for size in sizes),
         ),
         rows=tuple(rows),
@@ -134,7 +134,7 @@ def _accuracies(view: View, here: list[Result]) -> Iterator[Block]:
         for one in trained(here, task):
             interval = ""
             if one.low is not None and one.high is not None:
-                interval = f" ({measure('fraction', one.low)} to {measure('fraction', one.high)})"
+                interval = f" ({span('fraction', one.low, one.high)})"
             yield Paragraph(
                 (
                     (

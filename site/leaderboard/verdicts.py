@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from leaderboard.format import listed, measure, percent, whole
+from leaderboard.format import listed, measure, percent, span, whole
 from leaderboard.pieces import Inline, Piece, Strong
 from leaderboard.provenance import failure_words
 from leaderboard.ranking import Group
@@ -26,7 +26,7 @@ def _line(view: View, group: Group) -> Iterator[Piece]:
         return
     best = [p.result for p in ranked if p.rank == 1]
     latency = best[0].numbers["latency"]
-    names = [_title(view, r) for r in best]
+    names = [view.label(r) for r in best]
     if len(names) > _MOST_NAMED:
         names = [*names[: _MOST_NAMED - 1], f"{whole(len(best) - _MOST_NAMED + 1)} more"]
     yield Strong(listed(names))
@@ -40,7 +40,7 @@ def _line(view: View, group: Group) -> Iterator[Piece]:
     if behind:
         next_ = behind[0].result
         ratio = next_.numbers["latency"].value / latency.value
-        yield f" The next, {_title(view, next_)}, takes {measure('ratio', ratio)} as long."
+        yield f" The next, {view.label(next_)}, takes {measure('ratio', ratio)} as long."
 
 
 def reason(view: View, groups: tuple[Group, ...], base: Result | None) -> str:
@@ -61,7 +61,7 @@ def reason(view: View, groups: tuple[Group, ...], base: Result | None) -> str:
     if "flops" not in best.numbers or "flops" not in other.numbers:
         return ""
     share = _share(best.numbers["flops"].value / other.numbers["flops"].value)
-    words = f"{_title(view, best)} does {share} the arithmetic of {_title(view, other)}"
+    words = f"{view.label(best)} does {share} the arithmetic of {view.label(other)}"
     efficiency = best.numbers.get("efficiency")
     if efficiency is None:
         return f"{words}."
@@ -78,8 +78,4 @@ def _with_interval(number: Number) -> str:
     text = measure("s", number.value)
     if number.low is None or number.high is None:
         return text
-    return f"{text} ({measure('s', number.low)} to {measure('s', number.high)})"
-
-
-def _title(view: View, result: Result) -> str:
-    return view.title(result.variant) + (f" ({result.detail})" if result.detail else "")
+    return f"{text} ({span('s', number.low, number.high)})"

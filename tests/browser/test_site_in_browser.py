@@ -464,6 +464,13 @@ def test_the_chooser_flags_what_was_not_measured(site: Site, browser: "playwrigh
         warning = page.locator(".answer .notice.warning", has_text="Extrapolated")
         warning.wait_for()
         assert "65,536 tokens" in warning.inner_text()
+        beyond = [r for r in page.locator(".answer tbody tr").all_inner_texts() if " to " in r]
+        assert len(beyond) > 3
+        for row in beyond:
+            # rank, name, latency, interval, ratio, memory
+            latency, interval = row.split("\t")[2:4]
+            low, high = (float(end.replace(",", "")) for end in interval.split(" to "))
+            assert low <= float(latency.strip("~ \u00a0").replace(",", "")) <= high, row
         assert page.locator(".answer td.failure").count() > 0
     with visit(browser, f"{address}&along=images&at=2048&gb=0.1&function=exact") as (page, _):
         page.locator(".answer h2", has_text="2048 px").wait_for()

@@ -118,8 +118,10 @@ def test_the_page_says_whether_the_paper_is_right(
 
 
 def test_the_finding_of_the_report_is_the_sentence_of_the_page(shown: View) -> None:
-    assert "Masking costs 40 % &amp; more." in why_page(shown)
-    assert "Masking costs 7 %." in why_page(with_report(shown, finding="Masking costs 7 %."))
+    assert "Masking costs 40\N{NO-BREAK SPACE}% &amp; more." in why_page(shown)
+    assert "Masking costs 7\N{NO-BREAK SPACE}%." in why_page(
+        with_report(shown, finding="Masking costs 7 %.")
+    )
 
 
 def test_a_report_of_another_state_is_stale(shown: View) -> None:

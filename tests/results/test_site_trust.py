@@ -120,7 +120,7 @@ def test_what_a_rule_found_about_a_row_is_a_badge(table: LeaderboardTable, tmp_p
         message=f"records.0 ({case_id}): planted words",
     )  # fmt: skip
     found = pages(with_trust(table, findings=(finding,)), tmp_path / "with")
-    assert 'title="flag R999: planted words">R999</span>' in ranking(found)
+    assert 'flags.html#R999" title="flag R999: planted words">R999</a>' in ranking(found)
     assert "flag R999: planted words" in result(found)
 
 

@@ -70,7 +70,10 @@ def _matrix(view: View, hardware_id: str, tasks: list[str]) -> Table:
     all_tied = {
         task: len(of) > 1 and {rank for _, rank in of.values()} == {1} for task, of in found.items()
     }
-    variants = sorted({variant for of in found.values() for variant in of}, key=view.title)
+    variants = sorted(
+        {variant for of in found.values() for variant in of},
+        key=lambda name: view.title(name).casefold(),
+    )
     rows: list[Row] = []
     for variant in variants:
         cells = [Cell((VariantName(variant, view.title(variant)),), view.title(variant))]

@@ -146,7 +146,9 @@ def _table(
                               "measured size: the interval of the change."))  # fmt: skip
         help_ = f"{word} over softmax's at the largest size that both have."
         heads.append(
-            Head(title="Ratio", number=True, secondary=number > 0, help=help_, shape="number")
+            Head(
+                title=f"{word} ratio", number=True, secondary=number > 0, help=help_, shape="number"
+            )
         )
     return Table(
         id=f"{kind}-crossings",

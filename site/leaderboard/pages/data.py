@@ -17,20 +17,66 @@ from leaderboard.results import View
 from leaderboard.tables import Cell, Head, Row, Table
 
 _COLUMN_HELP = {
+    "run_id": "the run that measured the row; names its folder and its page",
+    "hardware_id": "the machine; names its folder and its page",
+    "device": "cpu or cuda",
+    "variant": "the mechanism",
+    "backend": "how it was executed: reference, or a faster execution of the same function",
+    "options": "what differs from the variant's defaults",
+    "level": "core (q, k and v given), layer (with projections) or model (a whole network)",
+    "stimulus": "what the case was fed: workload, images, frontier or task",
+    "passes": "forward, or forward_backward",
+    "dtype": "data type of inputs and parameters",
+    "batch": "sequences, or images, in one call",
+    "batch_policy": "how the batch was chosen: one, token_budget, image_budget or largest",
+    "grid_height": "rows of the grid of tokens; 1 for a sequence",
+    "grid_width": "columns of the grid of tokens",
+    "tokens": "tokens attended over, class tokens included",
+    "resolution_px": "side of the image; missing for sequences",
+    "heads": "heads of the layer",
+    "head_dim": "channels of one head",
+    "extra_tokens": "class tokens, which have no place on the grid",
+    "causal": "each token attends to itself and those before",
+    "backbone": "the whole network that was timed",
+    "task": "the task that was trained",
+    "seed": "of the training: initialisation and order of the data",
+    "task_revision": "version of the task",
+    "recipe_sha256": "digest of every number of the task's recipe",
+    "data_sha256": "digest of all examples that were trained and tested on",
+    "memory_budget_bytes": "of the search for the most tokens that fit",
+    "outcome": "what became of the case: ok, or the kind of failure",
+    "reason": "why a case failed, or why one metric is unavailable",
+    "executed": "what PyTorch says that it ran, where it says so",
+    "metric": "what value is a number of; described below",
+    "unit": "base unit of value",
     "value": "median of the round medians, base unit",
     "low": "lower end of the 95 % interval",
     "high": "upper end of the 95 % interval",
+    "p10": "a tenth of the samples is below",
+    "p90": "a tenth of the samples is above",
+    "samples": "how many, over all rounds",
+    "rounds": "visits to the case",
+    "bound": "what binds the efficiency's floor: compute, memory or overhead",
+    "implausible": "faster than the machine's own ceilings; never ranked",
     "noise_floor": "|ln ratio| below which two latencies of the run are not told apart",
-    "bound": "what binds the efficiency's floor",
-    "reason": "why a case failed, or why one metric is unavailable",
-    "options": "what differs from the variant's defaults",
+    "revision": "version of the variant's output and formula",
     "stale": "older revision or protocol; never ranked",
     "busy": "the machine was not quiet",
-    "implausible": "faster than the machine's own ceilings; never ranked",
+    "case_id": "what attnbench repro takes",
+    "plan": "the plan that the run executed",
+    "created": "start of the run, UTC",
     "tier": "how far the row can be trusted, see Methodology",
     "reproductions": "other accounts that measured the same and agree",
     "contradictions": "other accounts that measured the same and differ",
     "findings": "rules that found something about the row, its file or its run",
+}
+_TYPE_WORDS = {
+    "object": "text",
+    "Int64": "whole number",
+    "int64": "whole number",
+    "float64": "number",
+    "boolean": "true or false",
+    "bool": "true or false",
 }
 
 
@@ -46,7 +92,7 @@ def _tables(view: View) -> Iterator[RawFile]:
     yield from table_files("data/history", view.table.history)
     fields: dict[str, Any] = {
         "columns": [
-            {"name": n, "type": t, "help": _COLUMN_HELP.get(n)} for n, t in ROW_TYPES.items()
+            {"name": n, "type": t, "help": _COLUMN_HELP[n]} for n, t in ROW_TYPES.items()
         ],
         "metrics": [
             {"name": c.name, "title": c.title, "unit": c.unit, "better": c.better, "help": c.help,
@@ -173,8 +219,8 @@ def _columns() -> Table:
             Row(
                 (
                     Cell((Code(name),), name),
-                    Cell((kind,)),
-                    Cell((_COLUMN_HELP.get(name, ""),)),
+                    Cell((_TYPE_WORDS[kind],)),
+                    Cell((_COLUMN_HELP[name],)),
                 )
             )
             for name, kind in ROW_TYPES.items()

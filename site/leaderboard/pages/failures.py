@@ -100,10 +100,7 @@ def _map(view: View, place: Over) -> Table:
         caption="What became of each case",
         heads=(
             Head(title="Variant", shape="name"),
-            *(
-                Head(title=_short(size), help=size.title, sortable=False, shape="state")
-                for size in place.sizes
-            ),
+            *(_head(size) for size in place.sizes),
             Head(title="Failed", number=True),
         ),
         rows=tuple(rows),
@@ -113,14 +110,14 @@ def _map(view: View, place: Over) -> Table:
     )
 
 
-def _short(size: Size) -> str:
+def _head(size: Size) -> Head:
     if size.resolution_px is not None:
-        return f"{size.resolution_px} px"
-    return (
-        whole(size.tokens)
-        if size.height == 1
-        else f"{size.height}\N{MULTIPLICATION SIGN}{size.width}"
-    )
+        number, unit = str(size.resolution_px), "px"
+    elif size.height == 1:
+        number, unit = whole(size.tokens), "tokens"
+    else:
+        number, unit = f"{size.height}\N{MULTIPLICATION SIGN}{size.width}", "tokens"
+    return Head(title=number, unit=unit, help=size.title, sortable=False, shape="state")
 
 
 def _state(result: Result | None) -> State:
@@ -152,6 +149,7 @@ def _fit(view: View, place: Over) -> Iterator[Block]:
     searched = _searched(view, place.context)
     budgets = sorted({r.memory_budget_bytes or 0 for found in searched.values() for r in found})
     rows: list[Row] = []
+    unknown = 0
     for key, at in _executions(place).items():
         first = next(iter(at.values()))
         name = VariantName(first.variant, view.title(first.variant), first.detail)
@@ -159,7 +157,10 @@ def _fit(view: View, place: Over) -> Iterator[Block]:
         cells += [_searched_cell(searched.get(key, ()), budget) for budget in budgets]
         sizes = _one_kind([r for r in at.values() if r.ok and "peak_memory" in r.numbers])
         cells += [_fit_cell(sizes, gb * _GIB) for gb in _BUDGETS_GB]
-        rows.append(Row(tuple(cells)))
+        if all(cell.tone == "muted" for cell in cells[1:]):
+            unknown += 1
+        else:
+            rows.append(Row(tuple(cells)))
     yield Table(
         id="fit-table",
         caption="Most tokens within a memory",
@@ -177,6 +178,9 @@ def _fit(view: View, place: Over) -> Iterator[Block]:
         show_caption=False,
         sticky=True,
     )  # fmt: skip
+    if unknown:
+        words = f"{count_of(unknown, 'execution')} measured at fewer than two sizes: not shown."
+        yield Paragraph((words,), "small")
     if searched:
         base = frontier_base(place.context.hardware_id)
         yield links(("The searches on this machine", base))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from leaderboard.addresses import result_address
 from leaderboard.addresses import run as run_address
 from leaderboard.blocks import Block, Document, Paragraph, Section
-from leaderboard.format import count_of, day, percent, whole
+from leaderboard.format import count_of, minute, percent, whole
 from leaderboard.page import Page
 from leaderboard.pieces import Code, Link, VariantName
 from leaderboard.provenance import message_of, trust_of
@@ -85,12 +85,16 @@ def _rules(view: View) -> Table:
             Head(title="For example"),
         ),
         rows=tuple(
-            Row((
-                Cell((Code(rule),), rule),
-                Cell((severity,)),
-                Cell((whole(len(rows := {(r.run_id, r.case_id) for r, _ in found})),), len(rows)),
-                Cell((Link("a row", result_address(found[0][0])), f": {found[0][1]}")),
-            ))
+            Row(
+                (
+                    Cell((Code(rule),), rule),
+                    Cell((severity,)),
+                    Cell((whole(len(rows := {(r.run_id, r.case_id) for r, _ in found})),),
+                         len(rows)),
+                    Cell((Link("a row", result_address(found[0][0])), f": {found[0][1]}")),
+                ),
+                id=rule if severity == min(s for r, s in counts if r == rule) else None,
+            )
             for (rule, severity), found in sorted(counts.items())
         ),
         empty="No rule found anything.",
@@ -119,7 +123,7 @@ def _runs(view: View) -> Table:
             rows.append(
                 Row(
                     (
-                        Cell((Link(day(run.created), run_address(run.run_id)),), run.created),
+                        Cell((Link(minute(run.created), run_address(run.run_id)),), run.created),
                         Cell((view.machine_title(run.environment.hardware_id),)),
                         Cell((mark,)),
                         Cell((why,)),
@@ -130,7 +134,7 @@ def _runs(view: View) -> Table:
         id="runs-table",
         caption="Marked runs",
         heads=(
-            Head(title="Run"),
+            Head(title="Run", unit="UTC"),
             Head(title="Machine", secondary=True),
             Head(title="Mark"),
             Head(title="Why"),

@@ -10,7 +10,7 @@ from leaderboard.addresses import machine, ranking, result_address
 from leaderboard.addresses import run as run_address
 from leaderboard.blocks import Block, Document, Paragraph, Section
 from leaderboard.contexts import LEVEL_WORDS, PASSES_WORDS, POLICY_WORDS
-from leaderboard.format import count_of, day, measure, whole
+from leaderboard.format import count_of, day, measure, minute, whole
 from leaderboard.page import Page, RawFile
 from leaderboard.pieces import Link, VariantName
 from leaderboard.ranking import ranks_by
@@ -64,7 +64,7 @@ def _runs(view: View) -> Table:
         rows.append(
             Row(
                 (
-                    Cell((Link(day(run.created), run_address(run.run_id)),), run.created),
+                    Cell((Link(minute(run.created), run_address(run.run_id)),), run.created),
                     Cell((Link(view.machine_title(hardware_id), machine(hardware_id)),)),
                     Cell((run.plan,)),
                     Cell((run.submitted_by,)),
@@ -77,7 +77,7 @@ def _runs(view: View) -> Table:
         id="runs-table",
         caption="Runs, newest first",
         heads=(
-            Head(title="Run"),
+            Head(title="Run", unit="UTC"),
             Head(title="Machine"),
             Head(title="Plan", secondary=True),
             Head(title="By", secondary=True),
@@ -114,7 +114,9 @@ def _leads(view: View, found: tuple[Change, ...]) -> Iterator[Block]:
         rows.append(
             Row(
                 (
-                    Cell((Link(day(change.created), run_address(change.run_id)),), change.created),
+                    Cell(
+                        (Link(minute(change.created), run_address(change.run_id)),), change.created
+                    ),
                     Cell((Link(words, ranking(context, change.size)),)),
                     Cell((view.machine_title(context.hardware_id),)),
                     _leader(view, change, change.before),
@@ -126,7 +128,7 @@ def _leads(view: View, found: tuple[Change, ...]) -> Iterator[Block]:
         id="leads-table",
         caption="Changes of a lead, newest first",
         heads=(
-            Head(title="Run"),
+            Head(title="Run", unit="UTC"),
             Head(title="Ranking"),
             Head(title="Machine", secondary=True),
             Head(title="Before"),

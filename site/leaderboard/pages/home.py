@@ -41,13 +41,14 @@ def _documents(view: View) -> Iterator[Document]:
 
 def _blocks(view: View) -> Iterator[Block]:
     measured = len({result.variant for result in view.results if result.ok} & set(view.variants))
+    counted = "all of them" if measured == len(view.variants) else f"{measured} of them"
     yield Paragraph(
         (
             (
                 f"Reference implementations of "
-                f"{count_of(len(view.variants), 'attention mechanism')}, {measured} of them "
-                "measured so far, over image resolutions and sequence lengths. Every number leads "
-                "to its case, its run and the command that repeats it."
+                f"{count_of(len(view.variants), 'attention mechanism')}, {counted} measured, over "
+                "image resolutions and sequence lengths. Every number leads to its case, its run "
+                "and the command that repeats it."
             ),
         ),
         "lead",

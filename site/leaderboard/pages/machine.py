@@ -18,7 +18,16 @@ from leaderboard.blocks import (
     Section,
 )
 from leaderboard.contexts import LEVEL_WORDS, PASSES_WORDS, POLICY_WORDS, ordered_contexts, slug
-from leaderboard.format import MISSING, Quantity, count_of, day, listed, measure, percent, whole
+from leaderboard.format import (
+    MISSING,
+    Quantity,
+    count_of,
+    listed,
+    measure,
+    minute,
+    percent,
+    whole,
+)
 from leaderboard.page import Page
 from leaderboard.pieces import Code, Inline, Link
 from leaderboard.results import OUTCOME_WORDS, Result, View
@@ -121,7 +130,7 @@ def _runs(runs: list[RunEntry]) -> Table:
         id="runs-table",
         caption="Runs of this machine, newest first",
         heads=(
-            Head(title="Run"),
+            Head(title="Run", unit="UTC"),
             Head(title="Plan"),
             Head(title="torch", secondary=True),
             Head(title="Measured", number=True),
@@ -133,7 +142,7 @@ def _runs(runs: list[RunEntry]) -> Table:
         rows=tuple(
             Row(
                 (
-                    Cell((Link(day(e.run.created), run_address(e.run.run_id)),), e.run.created),
+                    Cell((Link(minute(e.run.created), run_address(e.run.run_id)),), e.run.created),
                     Cell((e.run.plan,)),
                     Cell((e.run.environment.torch,)),
                     Cell((whole(e.outcomes.get("ok", 0)),), e.outcomes.get("ok", 0)),

@@ -10,9 +10,10 @@ from leaderboard.contexts import size_of, slug
 from leaderboard.curves import Family, series_of
 from leaderboard.downloads import context_base, links
 from leaderboard.figures import curves
-from leaderboard.format import MISSING, Scale, decimal, measure, scale_for
+from leaderboard.format import MISSING, Scale, decimal, listed, measure, scale_for
 from leaderboard.page import Page
 from leaderboard.pieces import Link, VariantName
+from leaderboard.provenance import failure_words
 from leaderboard.results import SIGNS_HELP, Result, View
 from leaderboard.tables import Cell, Head, Row, Table
 
@@ -29,6 +30,9 @@ _LEAD = (
     "it is the running sum of the allocator's events, on a GPU what the driver's allocator "
     "reports. The prediction needs no machine."
 )
+
+
+_MOST_NAMED = 4
 
 
 def _documents(view: View) -> Iterator[Document]:
@@ -63,11 +67,13 @@ def _finding(view: View, family: Family) -> str:
     equal = sum(r.numbers["peak_memory"].value == low for r in able)
     others = f" and {equal - 1} more" if equal > 1 else ""
     verb = "need" if equal > 1 else "needs"
-    words = f"At {size.title} {view.title(least.variant)}{others} {verb} least, "
-    words += measure("byte", low)
+    words = f"At {size.title}: {view.label(least)}{others} {verb} least, {measure('byte', low)}"
     if high > low:
-        words += f"; {view.title(most.variant)} needs most, {measure('byte', high)}"
-    return f"{words}."
+        words += f"; {view.label(most)} needs most, {measure('byte', high)}"
+    failed = sorted({f"{view.label(r)} {failure_words(r)}" for r in family.at(size) if not r.ok})
+    if len(failed) > _MOST_NAMED:
+        failed = [*failed[: _MOST_NAMED - 1], f"{len(failed) - _MOST_NAMED + 1} more"]
+    return f"{words}; without a number: {listed(failed)}." if failed else f"{words}."
 
 
 def _table(view: View, family: Family) -> Table:
@@ -80,7 +86,7 @@ def _table(view: View, family: Family) -> Table:
         Row(
             (
                 Cell((VariantName(r.variant, view.title(r.variant), r.detail),), r.variant),
-                Cell((Link(size_of(r).title, result_address(r)),), r.tokens),
+                Cell((Link(size_of(r).short, result_address(r)),), r.tokens),
                 *(_bytes_cell(r, metric, scale) for metric, _, _ in shown),
                 _error_cell(r),
             )

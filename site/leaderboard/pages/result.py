@@ -24,7 +24,7 @@ from leaderboard.blocks import (
 )
 from leaderboard.checks import checks_of
 from leaderboard.contexts import LEVEL_WORDS, PASSES_WORDS, POLICY_WORDS, context_of, size_of
-from leaderboard.format import MISSING, Quantity, day, measure
+from leaderboard.format import MISSING, Quantity, measure, minute, span
 from leaderboard.page import Page
 from leaderboard.pieces import Code, Inline, Link, VariantName
 from leaderboard.provenance import failure_words, trust_words
@@ -176,8 +176,7 @@ def _with_interval(quantity: Quantity, number: Number) -> str:
     text = measure(quantity, number.value)
     if number.low is None or number.high is None:
         return text
-    low, high = measure(quantity, number.low), measure(quantity, number.high)
-    return f"{text}, 95 % interval {low} to {high}"
+    return f"{text}, 95 % interval {span(quantity, number.low, number.high)}"
 
 
 # Checks -------------------------------------------------------------------------------------------
@@ -233,7 +232,7 @@ def _source(view: View, result: Result) -> Iterator[tuple[str, Inline]]:
         yield "What ran", (result.executed,)
     entry = view.runs.get(result.run_id)
     yield "Run", (Link(result.run_id, run_address(result.run_id)),)
-    yield "Measured", (f"{day(result.created)}, plan {result.plan}",)
+    yield "Measured", (f"{minute(result.created)} UTC, plan {result.plan}",)
     title = view.machine_title(result.hardware_id)
     yield "Machine", (Link(title, machine(result.hardware_id)),)
     if entry is not None:

@@ -138,14 +138,10 @@ def _finding(view: View, place: Along) -> str:
         return f"At {size.title} no efficiency is known."
     ordered = sorted(able, key=lambda r: (-r.numbers["efficiency"].value, r.case_id))
     best, worst = ordered[0], ordered[-1]
-    words = f"At {size.title} {_label(view, best)} reaches {_share(best)}"
+    words = f"At {size.title}: {view.label(best)} reaches {_share(best)}"
     if worst is not best:
-        words += f", {_label(view, worst)} {_share(worst)}"
+        words += f", {view.label(worst)} {_share(worst)}"
     return f"{words}."
-
-
-def _label(view: View, result: Result) -> str:
-    return view.title(result.variant) + (f" {result.detail}" if result.detail else "")
 
 
 def _share(result: Result) -> str:

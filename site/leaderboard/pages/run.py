@@ -132,9 +132,9 @@ def _variants(view: View, results: list[Result]) -> Table:
         caption="Results of this run",
         heads=(
             Head(title="Variant"),
-            Head(title="Measured", number=True),
-            Head(title="Failed", number=True),
-            Head(title="Results", sortable=False),
+            Head(title="Measured", number=True, secondary=True),
+            Head(title="Failed", number=True, secondary=True),
+            Head(title="Results", sortable=False, shape="text"),
         ),
         rows=tuple(rows),
         empty="No result of this run can be shown.",

@@ -57,16 +57,18 @@ def _figure(view: View, family: Family, id_: str, metric: str, word: str) -> Blo
         title=f"{word} against {family.axis.lower()}",
         finding=_finding(view, family, metric),
         x=tokens_axis(family.axis, {s.tokens: s.resolution_px for s in family.sizes}),
-        y=Axis(title=word, quantity="s" if metric == "latency" else "token/s", log=True),
+        y=Axis(title="Latency", quantity="s", log=True)
+        if metric == "latency"
+        else Axis(title="Throughput, tokens/s", quantity="token/s", log=True),
         series=series_of(view, family, metric),
         marks=view.marks,
     )
 
 
 _OF: dict[Exactness, str] = {
-    "exact": "of exact softmax attention",
-    "approximate": "of its approximations",
-    "own": "of the other mechanisms",
+    "exact": "exact softmax attention",
+    "approximate": "its approximations",
+    "own": "the other mechanisms",
 }
 
 
@@ -74,8 +76,8 @@ def _finding(view: View, family: Family, metric: str) -> str:
     """Who leads each kind of function at the largest size, and who is missing there."""
     size = family.sizes[-1]
     words = _leaders(view, family.at(size), metric, size)
-    failed = sorted({_label(view, r) for r in family.at(size) if not r.ok})
-    return f"{words}; not measured there: {_named(failed)}." if failed else f"{words}."
+    failed = sorted({view.label(r) for r in family.at(size) if not r.ok})
+    return f"{words}; failed there: {_named(failed)}." if failed else f"{words}."
 
 
 def _named(names: Sequence[str]) -> str:
@@ -95,14 +97,10 @@ def _leaders(view: View, results: Sequence[Result], metric: str, size: Size) -> 
         best = [p.result for p in group.ranked if p.rank == 1]
         if best:
             value = measure(quantity, best[0].numbers[metric].value)
-            verb = "leads" if len(best) == 1 else "tie"
-            names = _named([_label(view, r) for r in best])
-            parts.append(f"{_OF[group.exactness]} {names} {verb} with {value}")
-    return f"At {size.title}, {'; '.join(parts) if parts else 'nothing was measured'}"
-
-
-def _label(view: View, result: Result) -> str:
-    return view.title(result.variant) + (f" {result.detail}" if result.detail else "")
+            verb = "leads" if len(best) == 1 else "share the lead of"
+            names = _named([view.label(r) for r in best])
+            parts.append(f"{names} {verb} {_OF[group.exactness]} with {value}")
+    return f"At {size.title}: {'; '.join(parts) if parts else 'nothing was measured'}"
 
 
 def _exponents(view: View, family: Family) -> Table:
@@ -113,7 +111,7 @@ def _exponents(view: View, family: Family) -> Table:
         found = exponent([r.tokens or 0 for r in able], [r.numbers["latency"].value for r in able])
         entry = view.variants.get(first.variant)
         name = VariantName(first.variant, view.title(first.variant), first.detail)
-        cells = [Cell((name,), _label(view, first))]
+        cells = [Cell((name,), view.label(first))]
         if found is None:
             nothing = Cell((MISSING,), tone="muted")
             cells += [Cell(("too few sizes",), tone="muted"), nothing, nothing]

@@ -69,7 +69,8 @@ def _documents(view: View) -> Iterator[Document]:
     found = tuple(_places(view))
     choices = Choices(("Task", "Machine", "Cost at"), [p.choice for p in found])
     intro = Paragraph((_LEAD,), "lead")
-    for number, place in enumerate(found):
+    first = _usual(found) if found else None
+    for place in found:
         entry = view.tasks[place.task]
         document = Document(
             path=place.choice.path,
@@ -78,7 +79,7 @@ def _documents(view: View) -> Iterator[Document]:
             context=view.machine_title(place.hardware_id),
             blocks=(intro, choices.facets(place.choice), *_blocks(view, place)),
         )
-        if number == 0:
+        if place is first:
             yield replace(document, path="tradeoff.html", title="Trade-off",
                           context=f"{document.context}: {entry.title}",
                           permanent=document.path)  # fmt: skip
@@ -88,6 +89,12 @@ def _documents(view: View) -> Iterator[Document]:
         yield Document(
             path="tradeoff.html", title="Trade-off", summary=_LEAD, blocks=(intro, nothing)
         )
+
+
+def _usual(found: Sequence[_Place]) -> _Place:
+    """What is shown before anything was chosen: the side at which most variants were measured."""
+    same = [p for p in found if (p.task, p.hardware_id) == (found[0].task, found[0].hardware_id)]
+    return max(same, key=lambda p: max(len(of) for of in p.costs.values()))
 
 
 def _places(view: View) -> Iterator[_Place]:
@@ -177,7 +184,7 @@ def _is_side(size: Size, side_px: int) -> bool:
 def _blocks(view: View, place: _Place) -> Iterator[Block]:
     entry = view.tasks[place.task]
     done = trained(of_task(view, place.task, place.trained_on), place.task)
-    chance = f"Chance: {percent(entry.chance)}. {SIGNS_HELP} "
+    chance = f"Chance: {percent(entry.chance)}. {SIGNS_HELP} Names without room are left out. "
     if place.trained_on != place.hardware_id:
         chance += f"Trained on {view.machine_title(place.trained_on)}. "
     yield Paragraph((chance, Link("The task, and every seed", task_address(place.task))), "small")
@@ -212,18 +219,21 @@ def _panel(
     tied = sorted(view.title(v) for v in front if points[v] not in best)
     figure = scatter(
         id_=slug(f"tradeoff-{place.task}-{place.hardware_id}-{place.side_px}px-{cost.metric}"),
-        title=f"Accuracy against {cost.title.lower()} of a layer at {place.side_px} px",
+        title=(
+            f"Accuracy on {entry.title} against {cost.title.lower()} of a layer at "
+            f"{place.side_px} px"
+        ),
         finding=(
             f"No variant is both more accurate and {'faster' if cost.more else 'cheaper'} than "
             f"{listed(sorted(names))}." + (f" Not surely beaten: {_counted(tied)}." if tied else "")
         ),
         x=Axis(
-            title=f"{cost.title}, forward, one layer",
+            title=f"{cost.title}{', tokens/s' if cost.more else ''}, forward, one layer",
             quantity=cost.quantity,
             # a mechanism without parameters has its place, too
             log=all(point.x > 0 for point in points.values()),
         ),
-        y=Axis(title=f"Accuracy on {entry.title}", quantity="fraction", log=False),
+        y=Axis(title="Accuracy", quantity="fraction", log=False),
         series=tuple(
             Series(
                 variant=t.variant,

@@ -43,7 +43,7 @@ def _documents(view: View) -> Iterator[Document]:
 
 def _index(view: View) -> Document:
     rows: list[Row] = []
-    for entry in view.variants.values():
+    for entry in sorted(view.variants.values(), key=lambda v: v.title.casefold()):
         mine = [r for r in view.results if r.variant == entry.name]
         timed = sum(r.ok for r in mine)
         exactness = view.exactness(entry.name)

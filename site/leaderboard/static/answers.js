@@ -108,7 +108,7 @@
   const SVG = "http://www.w3.org/2000/svg";
   const swatch = (execution) => {
     const drawn = document.createElementNS(SVG, "svg");
-    drawn.setAttribute("class", `swatch ${execution.colour} ${execution.dash}`);
+    drawn.setAttribute("class", `swatch ${execution.colour} ${execution.dash}${execution.main ? "" : " open"}`);
     drawn.setAttribute("viewBox", "0 0 26 12");
     drawn.setAttribute("aria-hidden", "true");
     const line = document.createElementNS(SVG, "line");
@@ -119,7 +119,7 @@
     drawn.append(line, mark);
     return drawn;
   };
-  const label = (execution) => `${execution.title}${execution.detail ? ` ${execution.detail}` : ""}`;
+  const label = (execution) => `${execution.title}${execution.detail ? ` (${execution.detail})` : ""}`;
   const nameCell = (root, execution) => element("span", { class: "variant" }, swatch(execution), element("span", {},
     element("a", { href: `${root}variants/${execution.variant}.html` }, execution.title),
     ...(execution.detail ? [" ", element("span", { class: "muted" }, execution.detail)] : [])));
@@ -147,9 +147,13 @@
     for (const [value, text] of options) box.append(new Option(text, value, false, value === chosen));
     return box;
   };
-  const labelled = (text, control) => element("label", {}, element("span", {}, text), control);
+  const span = (quantity, low, high) => {
+    const scale = scaleFor(quantity, [low, high]);
+    return `${scale.text(low)} to ${scale.text(high)}\u00a0${scale.unit}`;
+  };
+  const labelled = (text, control, wide) => element("label", { class: wide && "wide" }, element("span", {}, text), control);
 
   window.attnbenchTools = {
-    whole, significant, scaleFor, measure, listed, apart, ranks, load, element, swatch, label, nameCell, table, select, labelled,
+    whole, significant, scaleFor, measure, span, listed, apart, ranks, load, element, swatch, label, nameCell, table, select, labelled,
   };
 })();

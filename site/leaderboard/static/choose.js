@@ -1,7 +1,7 @@
 /* The chooser of the home page: machine, size, passes, memory and kind of function in, ranked answer out. */
 (() => {
   "use strict";
-  const { significant, whole, scaleFor, measure, listed, ranks, load, element, label, nameCell, table, select, labelled } = window.attnbenchTools;
+  const { significant, whole, scaleFor, measure, span, listed, ranks, load, element, label, nameCell, table, select, labelled } = window.attnbenchTools;
   const state = window.attnbenchState;
   const island = document.getElementById("answer");
   const { contexts, kinds, start } = JSON.parse(document.getElementById("answer-data").textContent);
@@ -24,7 +24,7 @@
   };
   const atLabel = labelled("", fields.at);
   const form = element("form", { class: "facets", "aria-label": "What do you have, and what do you need?" },
-    labelled("Machine", fields.machine), labelled("Passes", fields.passes), labelled("Type and width", fields.type),
+    labelled("Machine", fields.machine, true), labelled("Passes", fields.passes), labelled("Type and width", fields.type, true),
     labelled("Input", fields.along), atLabel, labelled("Memory limit, GB", fields.gb), labelled("Function", fields.kind));
   const announce = element("p", { class: "announce hidden", "aria-live": "polite" });
   const answer = element("div", { class: "answer" });
@@ -58,8 +58,11 @@
   const between = (one, other, metric, share) => {
     const [a, b] = [one[metric], other[metric]];
     if (!a || !b || a.value <= 0 || b.value <= 0) return null;
-    const end = (name) => (a[name] === null || b[name] === null ? null : mix(a[name], b[name], share));
-    return { value: mix(a.value, b.value, share), low: end("low"), high: end("high") };
+    const value = mix(a.value, b.value, share);
+    if (a.low === null || b.low === null) return { value, low: null, high: null };
+    // beyond the measured sizes the steepest and the flattest line join opposite ends
+    const ends = [a.low, a.high].flatMap((from) => [b.low, b.high].map((to) => mix(from, to, share)));
+    return { value, low: Math.min(...ends), high: Math.max(...ends) };
   };
   /* One execution at a size that need not have been measured. */
   const estimate = (cells, tokens) => {
@@ -69,11 +72,11 @@
     const above = cells.find((cell) => cell.tokens > tokens);
     if (below && above) {
       for (const cell of [below, above]) {
-        if (cell.outcome !== "ok") return { how: "interpolated", cell, word: `${cell.outcome} at ${whole(cell.tokens)} tokens` };
+        if (cell.outcome !== "ok") return { how: "interpolated", cell, word: cell.outcome, where: `at ${whole(cell.tokens)} tokens` };
       }
       return pair("interpolated", below, above, tokens, below);
     }
-    if (below && below.outcome !== "ok") return { how: "extrapolated", cell: below, word: `${below.outcome} at ${whole(below.tokens)} tokens` };
+    if (below && below.outcome !== "ok") return { how: "extrapolated", cell: below, word: below.outcome, where: `at ${whole(below.tokens)} tokens` };
     const able = cells.filter((cell) => cell.outcome === "ok" && cell.latency);
     if (able.length < 2) return { how: "extrapolated", cell: cells[0], word: "too few sizes" };
     const [one, other] = below ? able.slice(-2) : able.slice(0, 2);
@@ -172,7 +175,7 @@
   ], rows.map((row) => {
     const dash = { content: "–", tone: "muted" };
     const name = nameCell(root, row.execution);
-    if (row.word) return { tone: "failed", cells: [dash, name, { content: element("a", { href: root + row.cell.address }, row.word), tone: "failure" }, dash, dash, dash] };
+    if (row.word) return { tone: "failed", cells: [dash, name, { content: element("a", { href: root + row.cell.address, title: row.where }, row.word), tone: "failure" }, dash, dash, dash] };
     const { value, low, high } = row.latency;
     const shown = row.how === "measured" ? element("a", { href: root + row.cell.address }, main.text(value)) : `~ ${main.text(value)}`;
     return { tone: null, cells: [
@@ -193,7 +196,7 @@
     const shown = names.length > 3 ? [...names.slice(0, 2), `${whole(names.length - 2)} more`] : names;
     const { value, low, high } = best[0].latency;
     const about = best[0].how === "measured" ? "" : "about ";
-    const interval = low === null ? "" : ` (${measure("s", low)} to ${measure("s", high)})`;
+    const interval = low === null ? "" : ` (${span("s", low, high)})`;
     const pieces = [`${group.title}: `, element("strong", {}, listed(shown)),
       best.length > 1 ? ` cannot be told apart: ${about}${measure("s", value)} for the first.` : `, ${about}${measure("s", value)}${interval}.`];
     if (group.rows.length === 1) pieces.push(" Nothing else of this kind was measured.");
@@ -254,7 +257,7 @@
   const found = contexts.find((c) => c.machine === known && c.context === asked.context);
   if (linked && asked.context && !found) state.missing(`${asked.machine}/${asked.context}`);
   const context = found || contexts.find((c) => c.machine === start.machine && c.context === start.context);
-  narrow({ machine: found && asked.machine === UNMEASURED ? UNMEASURED : context.machine, passes: context.passes, context: context.context, along: asked.along || start.along });
+  narrow({ machine: asked.machine === UNMEASURED ? UNMEASURED : context.machine, passes: context.passes, context: context.context, along: asked.along || start.along });
   fields.at.value = state.get("at") || start.at;
   fields.gb.value = state.get("gb") || "";
   fields.kind.value = state.get("function") || "any";

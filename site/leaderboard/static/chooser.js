@@ -46,7 +46,7 @@
     }));
     form.addEventListener("submit", (event) => event.preventDefault());
     window.addEventListener("hashchange", () => { if (named()) show(named(), true); });
-    form.hidden = false;
+    form.hidden = selects.every((select) => select.parentElement.hidden);
     show(named() || panels[0], false);
     const wanted = location.hash.slice(1);
     if (wanted && !document.getElementById(wanted)) window.attnbenchState.missing(`the part ${wanted}`);

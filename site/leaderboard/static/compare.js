@@ -20,13 +20,13 @@
     machine: select("machine", unique(contexts.map((c) => [c.machine, c.machineTitle]))),
     context: select("context", []),
     metric: select("metric", Object.entries(METRICS).map(([name, metric]) => [name, metric.title])),
-    add: element("input", { list: "comparison-names", autocomplete: "off", spellcheck: "false", placeholder: "variant, execution" }),
+    add: element("input", { list: "comparison-names", autocomplete: "off", spellcheck: "false", placeholder: "variant" }),
   };
   const names = element("datalist", { id: "comparison-names" });
   const chips = element("ul", { class: "chips", "aria-label": "Compared" });
   const said = element("p", { class: "announce hidden", "aria-live": "polite" });
   const form = element("form", { class: "facets", "aria-label": "What is compared" },
-    labelled("Machine", fields.machine), labelled("What ran", fields.context), labelled("By", fields.metric),
+    labelled("Machine", fields.machine, true), labelled("What ran", fields.context, true), labelled("By", fields.metric),
     labelled("Add (up to six)", fields.add), names);
   const shown = element("div", { class: "compared" });
   const before = [...island.childNodes];
@@ -60,7 +60,10 @@
     const link = element("a", { href: root + cell.address }, scale.text(cell[metric].value));
     if (!base) return link;
     const word = verdict(metric, cell[metric], base);
-    return element("span", {}, link, " ", element("span", { class: `verdict ${word}` }, `${measure("ratio", cell[metric].value / base.value)} ${word}`));
+    // "2 times faster" and "2 times slower", never "0.5 times faster"
+    const ratio = cell[metric].value / base.value;
+    const words = word === METRICS[metric].words[2] ? `${measure("ratio", ratio)}, ${word}` : `${measure("ratio", Math.max(ratio, 1 / ratio))} ${word}`;
+    return element("span", {}, link, " ", element("span", { class: `verdict ${word}` }, words));
   };
 
   const sizesTable = (family, at, metric, list) => {
@@ -96,6 +99,7 @@
     if (!traces.length) return null;
     const ends = (values) => { const [a, b] = [Math.log10(Math.min(...values)), Math.log10(Math.max(...values))]; const room = Math.max(0.04 * (b - a), 0.05); return [a - room, b + room]; };
     const ys = traces.flatMap((trace) => trace.y);
+    const furthest = Math.max(...traces.flatMap((trace) => trace.x));
     const decades = [];
     const [low, high] = ends(ys);
     const factors = high - low < 2.3 ? [1, 2, 5] : [1];
@@ -103,7 +107,7 @@
     const short = (value) => measure(METRICS[metric].quantity, value).replace(/(\.\d*?)0+(?=\u00a0)/, "$1").replace(/\.(?=\u00a0)/, "");
     const axis = { gridcolor: "@grid", linecolor: "@strong-line", zeroline: false, ticks: "outside", ticklen: 4, tickcolor: "@strong-line", type: "log", automargin: "left" };
     const drawing = {
-      data: traces, ends: traces.map((trace, n) => ({ series: n, y: trace.y.at(-1), text: trace.name, colour: trace.line.color, last: true })), names: [],
+      data: traces, ends: traces.map((trace, n) => ({ series: n, x: trace.x.at(-1), y: trace.y.at(-1), text: trace.name, colour: trace.line.color, last: trace.x.at(-1) === furthest })), names: [],
       layout: {
         height: 480, margin: { l: 68, r: 170, t: 10, b: 62 }, paper_bgcolor: "@surface", plot_bgcolor: "@surface",
         font: { family: "system-ui, sans-serif", size: 12, color: "@muted" }, showlegend: false, hovermode: "closest", dragmode: false,
@@ -124,7 +128,7 @@
     const list = found();
     chips.replaceChildren(...list.map((at, n) => {
       const one = data.executions[at];
-      const first = element("button", { type: "button", "aria-label": `${label(one)}: compare the others with this one` }, "base");
+      const first = element("button", { type: "button", "aria-label": `${label(one)}: compare the others with this one` }, "make base");
       first.addEventListener("click", () => { chosen = [one.id, ...chosen.filter((id) => id !== one.id)]; write(); draw(); });
       const away = element("button", { type: "button", "aria-label": `Remove ${label(one)}` }, "×");
       away.addEventListener("click", () => { chosen = chosen.filter((id) => id !== one.id); write(); draw(); fields.add.focus(); });

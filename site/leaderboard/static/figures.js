@@ -56,7 +56,12 @@
     }
     const over = ends.length ? Math.max(0, ends.at(-1).to - height) : 0;
     ends.forEach((end, i) => { end.to = Math.max(end.to - over, i * gap); });
-    layout.shapes = [...(layout.shapes || []), ...ends.filter((end) => end.last).map((end) => ({
+    // what ends before the edge is led to its name
+    const edge = layout.xaxis.type === "log" ? 10 ** layout.xaxis.range[1] : layout.xaxis.range[1];
+    layout.shapes = [...(layout.shapes || []), ...ends.filter((end) => !end.last).map((end) => ({
+      type: "line", x0: end.x, x1: edge, y0: end.y, y1: end.y, opacity: 0.55, layer: "below",
+      line: { width: 1, dash: "dot", color: coloured(end.colour, style) },
+    })), ...ends.map((end) => ({
       type: "path", xref: "paper", yref: "paper", xsizemode: "pixel", ysizemode: "pixel",
       xanchor: 1, yanchor: 0, line: { width: 1, color: coloured(end.colour, style) }, opacity: 0.55,
       path: `M3,${end.at} L18,${end.to}`,
@@ -81,7 +86,7 @@
     const free = (box) => taken.every((other) =>
       box[1] < other[0] || box[0] > other[1] || box[3] < other[2] || box[2] > other[3]);
     return points.flatMap((point) => {
-      const long = point.text.length * 6.6;
+      const long = point.text.length * 7;
       const options = [
         ["left", 10, 0, point.left + 10], ["right", -10, 0, point.left - 10 - long],
         ["left", 8, 14, point.left + 8], ["left", 8, -14, point.left + 8],
@@ -132,7 +137,7 @@
     const fits = wide.matches && drawing.ends.length > 0;
     if (!wide.matches) {
       layout.height = Math.min(layout.height, 360);
-      layout.margin = { ...layout.margin, l: 52, r: 10, b: 84 };
+      layout.margin = { ...layout.margin, l: drawing.names.length ? layout.margin.l : 52, r: 10, b: 84 };
       layout.xaxis.tickangle = layout.xaxis.ticktext ? -45 : "auto";
     }
     if (fits) {
