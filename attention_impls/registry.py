@@ -4,6 +4,7 @@ import difflib
 import importlib
 import importlib.util
 import pkgutil
+import re
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -14,11 +15,16 @@ if TYPE_CHECKING:
     from attention_impls.spec import AttentionSpec, Backend
 
 _HERE = Path(__file__).parent
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _outside: dict[str, Path] = {}
 
 
 class UnknownName(LookupError):  # noqa: N818 - named for what is wrong
     """A name that no file carries; the message has the nearest names."""
+
+
+class VariantFileError(TypeError):
+    """The file of a variant cannot be used; the message says where, what is wrong, what to do."""
 
 
 def unknown(kind: str, name: str, known: tuple[str, ...]) -> UnknownName:
@@ -38,13 +44,27 @@ def add_variant_file(path: Path) -> str:
     """Make a variant from outside the tree known under its file name; return that name.
 
     Raises:
-        ValueError: the file does not exist, or its name is that of a variant in the tree.
+        ValueError: the file does not exist, is no Python file, or has a name that a variant cannot
+            have, or that of another variant.
     """
     if not path.is_file():
         raise ValueError(f"variant file {path}: no such file")
     name = path.stem
+    if path.suffix != ".py" or not _NAME.fullmatch(name):
+        raise ValueError(
+            f"variant file {path}: the name must be that of its variant, lower-case letters, "
+            "digits and underscores, and end with .py; rename the file"
+        )
     if name in names_in(_HERE / "variants"):
-        raise ValueError(f"variant file {path}: {name!r} is a variant of the tree; rename the file")
+        raise ValueError(
+            f"variant file {path}: {name!r} is a variant of the tree; rename the file and the "
+            "name in its SPEC"
+        )
+    if _outside.get(name, path.resolve()) != path.resolve():
+        raise ValueError(
+            f"variant file {path}: {name!r} is already the variant of {_outside[name]}; rename one "
+            "of the files and the name in its SPEC"
+        )
     _outside[name] = path.resolve()
     load.cache_clear()
     return name
@@ -71,16 +91,24 @@ def load(name: str) -> "AttentionSpec":
 
     Raises:
         UnknownName: no such file.
-        TypeError: the file has no `SPEC`, or one with another name.
+        VariantFileError: the file cannot be imported, has no `SPEC`, or one with another name.
     """
-    if name not in names():
-        raise unknown("attention variant", name, names())
-    module = _module(name)
+    path = source_file(name)
+    try:
+        module = _module(name)
+    except Exception as error:
+        raise VariantFileError(
+            f"{path}{_line(error, path)}: {type(error).__name__}: {error}. The variant {name} "
+            "cannot be loaded; CONTRIBUTING.md shows a complete file"
+        ) from error
+    spec_type = importlib.import_module("attention_impls.spec").AttentionSpec
     spec = getattr(module, "SPEC", None)
-    if spec is None or spec.name != name:
-        raise TypeError(
-            f"{module.__file__}: SPEC is {'missing' if spec is None else 'named ' + spec.name!r}, "
-            f"must be an AttentionSpec named {name!r} (the file's name)"
+    if not isinstance(spec, spec_type) or spec.name != name:
+        found = "missing" if spec is None else f"a {type(spec).__name__}"
+        if isinstance(spec, spec_type):
+            found = f"named {spec.name!r}"
+        raise VariantFileError(
+            f"{path}: SPEC is {found}, must be an AttentionSpec named {name!r} (the file's name)"
         )
     return spec
 
@@ -145,6 +173,18 @@ def _backbones() -> dict[str, "BackboneSpec"]:
 def _variant_of(backend_file: str) -> str | None:
     owners = [n for n in names() if backend_file.startswith(f"{n}_")]
     return max(owners, key=len, default=None)
+
+
+def _line(error: Exception, path: Path) -> str:
+    """`:12`, the last line of `path` that the error passed through; nothing where it did not."""
+    if isinstance(error, SyntaxError):
+        return f":{error.lineno}"
+    trace, found = error.__traceback__, ""
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            found = f":{trace.tb_lineno}"
+        trace = trace.tb_next
+    return found
 
 
 def _module(name: str) -> ModuleType:

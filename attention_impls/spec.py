@@ -1,8 +1,8 @@
 """What a variant and a backend must declare about themselves."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -150,6 +150,23 @@ class AttentionSpec:
     adopt_official: Callable[[StateDict], dict[str, Tensor]] | None = None
     """Maps the authors' parameter names of one attention module onto ours; None: no code."""
 
+    def __post_init__(self) -> None:
+        if problems := [*self._wrong_fields(), *_wrong_options(self.options)]:
+            raise TypeError(f"AttentionSpec {self.name!r}: " + "; ".join(problems))
+
+    def _wrong_fields(self) -> Iterator[str]:
+        """Sentences about fields that no variant can work with."""
+        for name, type_ in (("paper", Paper), ("traits", Traits), ("revision", int)):
+            if type(value := getattr(self, name)) is not type_:
+                yield f"{name} is {value!r}, must be of type {type_.__name__}"
+        for name in ("make", "core_flops", "projection_flops", "order", "state_floats"):
+            if not callable(value := getattr(self, name)):
+                yield f"{name} is {value!r}, must be a function: see its docstring in AttentionSpec"
+        if self.family not in get_args(Family):
+            yield f"family is {self.family!r}, must be one of {', '.join(get_args(Family))}"
+        if isinstance(self.deviations, str):
+            yield "deviations is one text, must be a tuple of sentences; one takes a comma: (..., )"
+
     def unsupported(self, shape: AttentionShape, options: Any = None) -> tuple[str, ...]:
         """Return every reason why `shape` cannot be computed; an empty tuple means that it can.
 
@@ -191,6 +208,18 @@ class AttentionSpec:
                 f"must be {type(self.options).__name__}"
             )
         return options
+
+
+def _wrong_options(options: Any) -> Iterator[str]:
+    """Sentences about options that a case could not name, change or compare."""
+    if isinstance(options, type) or not is_dataclass(options):
+        found = f"the class {options.__name__}" if isinstance(options, type) else repr(options)
+        yield f"options is {found}, must be an instance of a frozen dataclass: your defaults"
+        return
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if value is not None and type(value) not in (bool, int, float, str):
+            yield f"option {field.name} is {value!r}, must be a bool, int, float, str or None"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

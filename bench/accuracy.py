@@ -1,9 +1,12 @@
 """Runs the accuracy task of a visit, once for all metrics that ask."""
 
+import torch
+
 from bench.learning import learn
 from bench.model import TaskRun, digest
 from bench.subject import CannotRun, Subject
 from bench.task import Assignment, TaskResult, task
+from bench.together import Joint, learn_together
 
 TRAINABLE = ("reference", "compile")
 """Backends with which tasks train; the others are checked for single layers only."""
@@ -16,6 +19,7 @@ def task_result(subject: Subject) -> TaskResult:
         TypeError: the case is not a task.
         CannotRun: a task with a backend of a single layer.
         DivergedError: the training diverged.
+        EndedError: a training of several processes ended otherwise than well.
     """
     stimulus = subject.case.stimulus
     if not isinstance(stimulus, TaskRun):
@@ -25,19 +29,31 @@ def task_result(subject: Subject) -> TaskResult:
 
     def make() -> TaskResult:
         folder = subject.checkpoints
-        learned = learn(
-            task(stimulus.task),
-            Assignment(
+        checkpoint = folder / f"{digest(subject.case)[:16]}.pt" if folder else None
+        if subject.together > 1:
+            result = learn_together(
+                Joint(
+                    case=subject.case,
+                    device=subject.device,
+                    processes=subject.together,
+                    threads=torch.get_num_threads(),
+                    checkpoint=checkpoint,
+                    limit_bytes=subject.memory_limit_bytes,
+                    report=subject.report,
+                )
+            )
+        else:
+            assignment = Assignment(
                 spec=subject.spec,
                 options=subject.options,
                 seed=stimulus.seed,
                 device=subject.device,
                 compiled=subject.case.backend == "compile",
-                checkpoint=folder / f"{digest(subject.case)[:16]}.pt" if folder else None,
+                checkpoint=checkpoint,
                 report=subject.report,
-            ),
-        )
-        subject.measured_s += learned.result.training_time_s
-        return learned.result
+            )
+            result = learn(task(stimulus.task), assignment).result
+        subject.measured_s += result.training_time_s
+        return result
 
     return subject.once("task", make)

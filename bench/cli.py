@@ -1,5 +1,6 @@
 """The command `attnbench`: one verb a thing a person wants to do."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -46,12 +47,17 @@ def main() -> None:
 @VARIANT_FILE
 def list_(variant_files: tuple[Path, ...]) -> None:
     """List variants with their backends, backbones, plans, metrics and tasks."""
+    add_variants(variant_files)
+    with explained():
+        _listed()
+
+
+def _listed() -> None:
     from attention_impls.registry import backbones, backends, load, load_backbone, names
     from bench.metric import metrics
     from bench.plan import everything, load_plan, plan_names
     from bench.task import tasks
 
-    add_variants(variant_files)
     for name in names():
         click.echo(f"variant  {name:18} {load(name).title}  [{', '.join(backends(name))}]")
     for name in backbones():
@@ -78,6 +84,13 @@ def list_(variant_files: tuple[Path, ...]) -> None:
 @RESULTS
 @click.option("--resume", is_flag=True, help="Go on with the last run that was stopped.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of a device.")
+@click.option(
+    "--together",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Devices of one node that train each network together; on cpu processes.",
+)
 @click.option("--executor", default="local", show_default=True, help="Who runs the cases.")
 @click.option(
     "--submitted-by", default="anonymous", show_default=True, help="Account name for the record."
@@ -99,13 +112,14 @@ def run(
     results: Path,
     resume: bool,
     threads: int | None,
+    together: int,
     executor: str,
     submitted_by: str,
     site_folder: Path,
 ) -> None:
     """Measure this machine, write results/, render the site."""
     from bench import plan as plans
-    from bench.measure import Order, measure
+    from bench.measure import Order, measure, unfinished
     from bench.summary import last_screen
     from bench.terminal import Terminal
 
@@ -126,6 +140,7 @@ def run(
         only=only,
         submitted_by=submitted_by,
         executor=executor,
+        together=together,
         options=options,
     )
     console.print(
@@ -133,16 +148,22 @@ def run(
         f"{chosen}, about {plan.expected_minutes:.0f} min",
         highlight=False,
     )
+    journals = order.results.parent
+    before = unfinished(journals)
     try:
         with Terminal(console) as terminal, explained():
             finished = measure(order, terminal)
     except KeyboardInterrupt:
-        again = " ".join(["nox -s bench --", *_without_resume(sys.argv[2:]), "--resume"])
-        console.print(
-            f"\nStopped. Nothing measured is lost; go on with\n  {again}", highlight=False
-        )
+        kept = resume or unfinished(journals) != before
+        console.print(f"\n{_stopped_words(kept)}", highlight=False, markup=False, soft_wrap=True)
         raise SystemExit(130) from None
-    page = _render(results, site_folder)
+    console.print("rendering the site", style="dim", highlight=False)
+    try:
+        page = _render(results, site_folder)
+    except Failure:
+        for one in finished:
+            last_screen(one, None, console)
+        raise
     for one in finished:
         last_screen(one, page, console)
 
@@ -204,8 +225,15 @@ def _render(results: Path, out: Path) -> Path:
     return out / "index.html"
 
 
-def _without_resume(arguments: list[str]) -> list[str]:
-    return [argument for argument in arguments if argument != "--resume"]
+def _stopped_words(kept: bool) -> str:
+    """What to say after Ctrl-C: nothing is lost, and the command that goes on."""
+    started_as = "attnbench run" if Path(sys.argv[0]).stem == "attnbench" else "nox -s bench --"
+    arguments = [argument for argument in sys.argv[2:] if argument != "--resume"]
+    if not kept:
+        again = f"{started_as} {shlex.join(arguments)}".rstrip()
+        return f"Stopped before anything was measured; start again with\n  {again}"
+    again = f"{started_as} {shlex.join([*arguments, '--resume'])}"
+    return f"Stopped. Nothing measured is lost; go on with\n  {again}"
 
 
 for _verb in (

@@ -12,7 +12,8 @@ RESOLUTION = click.option(
     "--resolution",
     "resolution_px",
     type=click.IntRange(min=1),
-    help="Side of the input in pixels; position tables are interpolated. Default: as published.",
+    help="Side of the input in pixels; position tables are interpolated. Default: as imported, "
+    "else as published.",
 )
 AVERAGED = click.option(
     "--averaged", is_flag=True, help="Take the running average of the parameters (EMA)."

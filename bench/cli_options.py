@@ -1,6 +1,7 @@
 """What the verbs of `attnbench` share: options, device, CPUs, errors without a traceback."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,15 +41,19 @@ class explained:  # noqa: N801  # reads as a statement: with explained()
         return None
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        from attention_impls.registry import UnknownName
+        from attention_impls.registry import UnknownName, VariantFileError
         from bench.dataset import WrongDataError
         from bench.executor import PoolError
         from bench.journal import JournalError
+        from bench.processes import LaunchError
 
         if isinstance(
             error,
-            (UnknownName, ValueError, OSError, JournalError, PoolError, WrongDataError),
-        ):
+            (
+                UnknownName, VariantFileError, ValueError, OSError, JournalError, LaunchError,
+                PoolError, WrongDataError,
+            ),
+        ):  # fmt: skip
             raise Failure(str(error)) from error
 
 
@@ -115,11 +120,20 @@ def device_or_best(asked: str | None) -> Any:
 
 def add_variants(files: tuple[Path, ...]) -> None:
     """Make variants from outside the tree known."""
-    from attention_impls.registry import add_variant_file
+    from attention_impls.registry import add_variant_file, load
 
     with explained():
         for file in files:
-            add_variant_file(file)
+            load(add_variant_file(file))
+
+
+def called() -> str:
+    """How `attnbench` is typed here: by its name, or by its path where it is not on the PATH."""
+    beside = Path(sys.executable).parent / "attnbench"
+    found = shutil.which("attnbench")
+    if (found is not None and Path(found).parent == beside.parent) or not beside.exists():
+        return "attnbench"
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
 
 
 def usable_cpus() -> int:

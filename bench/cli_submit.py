@@ -5,7 +5,15 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bench.cli_options import DEVICE, RESULTS, VARIANT_FILE, add_variants, device_or_best, explained
+from bench.cli_options import (
+    DEVICE,
+    RESULTS,
+    VARIANT_FILE,
+    add_variants,
+    called,
+    device_or_best,
+    explained,
+)
 
 _ACCOUNT = "Your account; default: git's github.user."
 
@@ -87,6 +95,7 @@ def submit(run: str, results: Path, account: str | None, remote: str, carry: boo
 @RESULTS
 @DEVICE
 @VARIANT_FILE
+@click.option("--of", "of", metavar="RUN", help="The run that published it. Default: the newest.")
 @click.option("--submit", "record", is_flag=True, help="Record it as a run that can be submitted.")
 @click.option("--account", help=f"With --submit: who measures. {_ACCOUNT}")
 def repro(
@@ -94,17 +103,26 @@ def repro(
     results: Path,
     device: str | None,
     variant_files: tuple[Path, ...],
+    of: str | None,
     record: bool,
     account: str | None,
 ) -> None:
-    """Measure one published row again and say whether it agrees. ROW: a case id or its start."""
+    """Measure one published row again and say whether it agrees.
+
+    ROW is a case id, its start, or the digits after its #. The exit status is 0 where the row
+    stands, 1 where it does not.
+    """
     from bench.repeat import repeat_row
 
     add_variants(variant_files)
     with explained():
         submitter = _account(account, results).lower() if record else None
-        agreed = repeat_row(row, results.resolve(), device_or_best(device), Console(), submitter)
-    raise SystemExit(0 if agreed else 1)
+        repeated = repeat_row(
+            row, results.resolve(), device_or_best(device), Console(), of=of, submitter=submitter
+        )
+    if repeated.folder is not None:
+        click.echo(f"  {called()} submit {repeated.folder.name}")
+    raise SystemExit(0 if repeated.agrees else 1)
 
 
 @click.command()

@@ -57,13 +57,15 @@ class Code:
         return found
 
 
-def described(plan: Plan, device: DeviceKind, threads: int, only: str | None) -> Header:
+def described(
+    plan: Plan, device: DeviceKind, threads: int, only: str | None, together: int = 1
+) -> Header:
     """Read this machine, measure its limits, and say what is about to run.
 
     Raises:
         LaunchError: the worker that measures the machine failed.
     """
-    return header_of(plan, only, *launch.measure_machine(device, threads))
+    return header_of(plan, only, *launch.measure_machine(device, threads, together))
 
 
 def header_of(

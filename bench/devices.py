@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,9 @@ class Device:
     """Empty: all that this process may use."""
 
 
-def devices(device: DeviceKind, chosen: str | None) -> tuple[Device, ...]:
+def devices(
+    device: DeviceKind, chosen: str | None, note: Callable[[str], None]
+) -> tuple[Device, ...]:
     """Return the devices to use.
 
     Args:
@@ -29,6 +31,7 @@ def devices(device: DeviceKind, chosen: str | None) -> tuple[Device, ...]:
         chosen: on `cuda` the GPUs, as `CUDA_VISIBLE_DEVICES` names them, separated by commas
             (None: all that are visible); on `cpu` into how many equal parts the CPUs are split
             (None: one).
+        note: told if nobody can say which GPUs there are.
 
     Raises:
         ValueError: `chosen` makes no sense here.
@@ -36,13 +39,37 @@ def devices(device: DeviceKind, chosen: str | None) -> tuple[Device, ...]:
     cpus = usable()
     if device == "cpu":
         return _parts(cpus, chosen)
-    names = _visible() if chosen is None else [one.strip() for one in chosen.split(",")]
+    names = _visible(note) if chosen is None else [one.strip() for one in chosen.split(",")]
     if not all(names) or len(set(names)) != len(names):
         raise ValueError(f"--devices {chosen}: give different GPUs, such as 0,1,2")
     shares = shared(cpus, [_near(name) for name in names])
     return tuple(
         Device(words=f"gpu {name}", visible=name, cpus=share if len(names) > 1 else ())
         for name, share in zip(names, shares, strict=True)
+    )
+
+
+def in_groups(found: Sequence[Device], together: int) -> tuple[Device, ...]:
+    """Make a device of every `together` GPUs that follow one another.
+
+    Raises:
+        ValueError: they cannot be shared out.
+    """
+    if together == 1:
+        return tuple(found)
+    if not found or len(found) % together:
+        raise ValueError(
+            f"--together {together}: {len(found)} GPUs cannot be put into groups of {together}; "
+            "choose with --devices, such as 0,1,2,3"
+        )
+    groups = (found[at : at + together] for at in range(0, len(found), together))
+    return tuple(
+        Device(
+            words="gpus " + "+".join(one.words.removeprefix("gpu ") for one in group),
+            visible=",".join(one.visible for one in group if one.visible is not None),
+            cpus=tuple(cpu for one in group for cpu in one.cpus),
+        )
+        for group in groups
     )
 
 
@@ -96,22 +123,27 @@ def _parts(cpus: tuple[int, ...], chosen: str | None) -> tuple[Device, ...]:
     )
 
 
-def _visible() -> list[str]:
+def _visible(note: Callable[[str], None]) -> list[str]:
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [one.strip() for one in given.split(",") if one.strip()]
+    library: Any = importlib.import_module("pynvml")
     try:
-        library: Any = importlib.import_module("pynvml")
         library.nvmlInit()
         return [str(number) for number in range(library.nvmlDeviceGetCount())]
-    except Exception:  # noqa: BLE001 - no library or driver: torch finds out what is wrong
+    except library.NVMLError as failure:
+        # no GPU, or one whose driver has no NVML: torch finds out, and --devices names more
+        note(
+            f"NVML cannot say which GPUs there are ({failure}): GPU 0 alone is used, and neither "
+            "others on it nor throttling are seen; --devices 0,1 names more"
+        )
         return ["0"]
 
 
 def _near(name: str) -> frozenset[int] | None:
     """CPUs of the socket that a GPU hangs on, as the driver knows them."""
+    library: Any = importlib.import_module("pynvml")
     try:
-        library: Any = importlib.import_module("pynvml")
         library.nvmlInit()
         handle = (
             library.nvmlDeviceGetHandleByIndex(int(name))
@@ -120,7 +152,7 @@ def _near(name: str) -> frozenset[int] | None:
         )
         words = -(-(os.cpu_count() or 1) // 64)
         masks = library.nvmlDeviceGetCpuAffinity(handle, words)
-    except Exception:  # noqa: BLE001 - the driver cannot say
+    except library.NVMLError:
         return None
     return frozenset(
         64 * word + bit for word, mask in enumerate(masks) for bit in range(64) if mask >> bit & 1

@@ -13,6 +13,7 @@ import torch
 from bench import allocator, failures, settings
 from bench.model import DeviceKind, Environment, Scalar
 from bench.nvml import Sensor
+from bench.together import SETTING
 
 _PACKAGES = (
     "torch", "numpy", "triton", "fvcore", "pydantic", "psutil", "scikit-learn", "nvidia-ml-py",
@@ -22,12 +23,22 @@ _CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-def environment(device: DeviceKind, threads: int) -> Environment:
-    """Read this machine; call it in a worker, because on `cuda` it starts a CUDA context."""
+def environment(device: DeviceKind, threads: int, together: int = 1) -> Environment:
+    """Read this machine; call it in a worker, because on `cuda` it starts a CUDA context.
+
+    Args:
+        device: of which kind.
+        threads: that torch was set to.
+        together: devices that train a network together; part of the hardware id, because neither
+            times nor rounding are those of one device.
+
+    Raises:
+        ValueError: fewer GPUs are visible.
+    """
     cpu, cpus = cpu_name(), usable_cpus()
     memory = psutil.virtual_memory().total
     host = Environment(
-        hardware_id=hardware_id("cpu", cpu, cpus, memory),
+        hardware_id=hardware_id("cpu", cpu, cpus, memory, together),
         device="cpu",
         device_name=cpu,
         device_memory_bytes=memory,
@@ -38,19 +49,21 @@ def environment(device: DeviceKind, threads: int) -> Environment:
         python=f"{platform.python_implementation()} {platform.python_version()}",
         torch=str(torch.__version__),
         packages=_packages(),
-        settings=_settings(),
+        settings=_settings() | ({SETTING: together} if together > 1 else {}),
     )
-    return host if device == "cpu" else _with_gpu(host)
+    return host if device == "cpu" else _with_gpu(host, together)
 
 
-def _with_gpu(host: Environment) -> Environment:
+def _with_gpu(host: Environment, together: int) -> Environment:
+    if torch.cuda.device_count() < together:
+        raise ValueError(f"{torch.cuda.device_count()} GPUs are visible, {together} are needed")
     properties = torch.cuda.get_device_properties(0)
     name = failures.published(properties.name)
     sensor = Sensor.of_current_device()
     silent = isinstance(sensor, str)
     return replace(
         host,
-        hardware_id=hardware_id("cuda", name, host.cpu_count, properties.total_memory),
+        hardware_id=hardware_id("cuda", name, host.cpu_count, properties.total_memory, together),
         device="cuda",
         device_name=name,
         device_memory_bytes=properties.total_memory,
@@ -64,15 +77,18 @@ def _with_gpu(host: Environment) -> Environment:
     )
 
 
-def hardware_id(device: DeviceKind, name: str, cpu_count: int, memory_bytes: int) -> str:
+def hardware_id(
+    device: DeviceKind, name: str, cpu_count: int, memory_bytes: int, together: int = 1
+) -> str:
     """Slug of what a result depends on: `amd-epyc-2c-24g`, `nvidia-h200-140g`.
 
     A CPU is named by model, usable CPUs and memory, a GPU by model and memory; memory is rounded up
-    to gibibytes. A MIG slice keeps its profile, which is part of its name.
+    to gibibytes. A MIG slice keeps its profile, which is part of its name. Where several devices
+    train a network together, their number follows: `nvidia-h200-140g-x8`.
     """
     words = re.sub(r"\((?:r|tm)\)|\bcpu\b|@.*$|\b\d+-core\b|\bprocessor\b", " ", name.lower())
     slug = re.sub(r"[^a-z0-9.]+", "-", words).strip("-.")
-    memory = f"{-(-memory_bytes // 2**30)}g"
+    memory = f"{-(-memory_bytes // 2**30)}g" + (f"-x{together}" if together > 1 else "")
     if device == "cpu":
         return f"{slug}-{cpu_count}c-{memory}"
     if not slug.startswith("nvidia"):

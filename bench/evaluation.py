@@ -73,6 +73,9 @@ class Evaluated:
     num_classes: int
     checkpoint_sha256: str
     source_sha256: str
+    source_entry: str
+    """Where in the authors' file the parameters were; their running average has a place of its own.
+    """
     pictures_sha256: str
     preparation: dict[str, Any]
 
@@ -113,6 +116,7 @@ def evaluate(order: Order, report: Report) -> Evaluated:
         num_classes=order.checkpoint.num_classes,
         checkpoint_sha256=order.checkpoint.file_sha256,
         source_sha256=order.checkpoint.source_sha256,
+        source_entry=order.checkpoint.entry,
         pictures_sha256=order.pictures.sha256,
         preparation=asdict(order.preparation),
     )
@@ -127,6 +131,7 @@ def _identity(order: Order) -> dict[str, Any]:
         "backbone": order.spec.id,
         "resolution_px": order.checkpoint.resolution_px,
         "checkpoint_sha256": order.checkpoint.file_sha256,
+        "source_entry": order.checkpoint.entry,
         "pictures_sha256": order.pictures.sha256,
         "preparation": json.loads(json.dumps(asdict(order.preparation))),
     }

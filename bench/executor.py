@@ -28,12 +28,15 @@ class PoolError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """One device of one node: makes one visit at a time. One that comes back is another slot."""
+    """One device of one node, or several that train together: makes one visit at a time.
+
+    One that comes back is another slot.
+    """
 
     node: str
     """Name of the node, for people and the journal; never published."""
     device: str
-    """Which of the node's devices: `gpu 3`, `cpus 4-7`."""
+    """Which of the node's devices: `gpu 3`, `gpus 0-3`, `cpus 4-7`."""
     life: int = 1
     """How often this device has joined, so that late answers of a lost slot are told apart."""
 
@@ -156,6 +159,8 @@ class Commission:
     threads: int | None
     """Threads of one slot; None: its CPUs."""
     only: str | None
+    together: int = 1
+    """Devices of one node that make a slot and train a network together."""
     resume: bool = False
     """Go on with an earlier run: what it left running can be taken over."""
     options: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -186,7 +191,7 @@ class Progress(Protocol):
         ...
 
     def trained(self, epoch: Epoch) -> None:
-        """The running visit is a training, and this is how far it is."""
+        """How far the training is that runs now; only told where there is one slot."""
         ...
 
     def slots(self, doing: Mapping[Slot, str]) -> None:

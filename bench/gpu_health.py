@@ -13,17 +13,18 @@ _SLOWED = {
 """Clock limits that an idle, healthy GPU does not have (NVML's clocks event reasons)."""
 
 
-def complaint() -> str | None:
-    """Say what is wrong with the first visible GPU; None: nothing that NVML can see.
+def complaint(count: int = 1) -> str | None:
+    """Say what is wrong with the first `count` visible GPUs; None: nothing that NVML can see.
 
     Call it while no worker of ours lives on the GPU: every process there is then somebody else's,
     also where a container hides whose.
     """
+    library: Any = importlib.import_module("pynvml")
     try:
-        library: Any = importlib.import_module("pynvml")
         library.nvmlInit()
-        return judged(library, _handle(library))
-    except Exception:  # noqa: BLE001 - no driver, no library, no permission: nothing can be seen
+        found = (judged(library, _handle(library, place)) for place in range(count))
+        return next((words for words in found if words is not None), None)
+    except library.NVMLError:
         return None
 
 
@@ -41,9 +42,12 @@ def judged(library: Any, handle: Any) -> str | None:
     return f"throttling: {', '.join(slowed)}" if slowed else None
 
 
-def _handle(library: Any) -> Any:
-    """The device that CUDA calls 0 in a worker of this process."""
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-    if first.isdecimal():
-        return library.nvmlDeviceGetHandleByIndex(int(first))
-    return library.nvmlDeviceGetHandleByUUID(first)
+def _handle(library: Any, place: int) -> Any:
+    """The device that CUDA calls `place` in a worker of this process."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return library.nvmlDeviceGetHandleByIndex(place)
+    name = visible.split(",")[place].strip()
+    if name.isdecimal():
+        return library.nvmlDeviceGetHandleByIndex(int(name))
+    return library.nvmlDeviceGetHandleByUUID(name)

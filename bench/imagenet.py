@@ -24,7 +24,6 @@ import argparse
 import importlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -33,7 +32,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -45,6 +43,7 @@ from attention_impls.registry import load, load_backbone
 from bench.checkpoint import Kept
 from bench.image_task import Colours, Pixels
 from bench.imagenet_images import DEVIATION, MEAN, ImageFiles, Mixing, RepeatedSampler
+from bench.process_group import Group
 from bench.training import DivergedError
 
 
@@ -110,34 +109,6 @@ def network(spec: BackboneSpec, classes: int, resolution_px: int, drop_path: flo
         block.attention = Dropped(cast("nn.Module", block.attention), rate)
         block.mlp = Dropped(cast("nn.Module", block.mlp), rate)
     return inside
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """This process among those that train together."""
-
-    rank: int
-    processes: int
-    device: torch.device
-
-    @classmethod
-    def join(cls) -> "Group":
-        """Join the processes that torchrun has started; alone without it."""
-        on_gpu = torch.cuda.is_available()
-        if "RANK" not in os.environ:
-            return cls(0, 1, torch.device("cuda" if on_gpu else "cpu"))
-        dist.init_process_group("nccl" if on_gpu else "gloo")
-        place = int(os.environ["LOCAL_RANK"])
-        device = torch.device("cuda", place) if on_gpu else torch.device("cpu")
-        if on_gpu:
-            torch.cuda.set_device(device)
-        return cls(dist.get_rank(), dist.get_world_size(), device)
-
-    def total(self, values: Tensor) -> Tensor:
-        """Sum over all processes."""
-        if self.processes > 1:
-            dist.all_reduce(values)
-        return values
 
 
 def augmentation(recipe: DeitRecipe) -> Callable[[Tensor], Tensor]:
@@ -334,8 +305,7 @@ def main() -> None:
     try:
         Run(given.data, spec, side, recipe, given.out, group, given.workers).go()
     finally:
-        if group.processes > 1:
-            dist.destroy_process_group()
+        group.leave()
 
 
 if __name__ == "__main__":

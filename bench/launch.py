@@ -2,7 +2,8 @@
 
 On CPU each visit has a process of its own, forked from a server with torch imported. On CUDA, where
 a context costs about a second, a process serves the visits of one group and is replaced after any
-ending but Ok. CUDA is never initialised in the launching process.
+ending but Ok, and where a visit left it unusable. CUDA is never initialised in the launching
+process.
 """
 
 import contextlib
@@ -49,6 +50,8 @@ class Visited:
     """CPU seconds of the worker and its children; None where they are not known."""
     spent: dict[str, float]
     """Seconds of each stage of the visit, as the worker saw them."""
+    reusable: bool = False
+    """Whether the worker can make another visit."""
 
 
 @dataclass(slots=True)
@@ -61,6 +64,8 @@ class Workers:
     """Folder for the states of unfinished trainings; None: none are kept."""
     report: Callable[[Epoch], None] | None = None
     """Told after every epoch of a training."""
+    together: int = 1
+    """Devices that train a network together."""
     _server: ForkServer | None = None
     _living: dict[str, Process] = field(default_factory=dict[str, Process])
 
@@ -113,7 +118,7 @@ class Workers:
         except BaseException:
             bury(process)
             raise
-        if self.device == "cuda" and isinstance(visited.outcome, Ok):
+        if self.device == "cuda" and isinstance(visited.outcome, Ok) and visited.reusable:
             self._living[group] = process
             return replace(visited, cpu_s=process.cpu_s() - before)
         return replace(visited, cpu_s=bury(process).cpu_s)
@@ -124,7 +129,7 @@ class Workers:
         Raises:
             LaunchError: the worker failed; the message has its last words.
         """
-        return _machine(self._start(), self.device, self.threads)
+        return _machine(self._start(), self.device, self.threads, self.together)
 
     def _start(self) -> Process:
         if self.device == "cuda":
@@ -137,24 +142,38 @@ class Workers:
         return {
             "device": self.device,
             "threads": self.threads,
+            "together": self.together,
             "variant_files": [str(path) for path in registry.outside_files()],
             "checkpoints": None if self.checkpoints is None else str(self.checkpoints),
         }
 
 
-def measure_machine(device: DeviceKind, threads: int) -> tuple[Environment, tuple[Ceiling, ...]]:
+def measure_machine(
+    device: DeviceKind, threads: int, together: int = 1
+) -> tuple[Environment, tuple[Ceiling, ...]]:
     """Read this machine and measure its limits, in a worker process of its own.
+
+    Args:
+        device: of which kind; the limits are those of the first.
+        threads: of the worker.
+        together: devices that train a network together.
 
     Raises:
         LaunchError: the worker failed; the message has its last words.
     """
-    return _machine(Spawned.start(threads), device, threads)
+    return _machine(Spawned.start(threads), device, threads, together)
 
 
 def _machine(
-    process: Process, device: DeviceKind, threads: int
+    process: Process, device: DeviceKind, threads: int, together: int
 ) -> tuple[Environment, tuple[Ceiling, ...]]:
-    request = {"kind": "machine", "device": device, "threads": threads, "variant_files": []}
+    request = {
+        "kind": "machine",
+        "device": device,
+        "threads": threads,
+        "together": together,
+        "variant_files": [],
+    }
     try:
         answer, _ = _ask(process, request, START_S + _MACHINE_S)
         if answer is None:
@@ -221,6 +240,7 @@ def _visited(
             measured_s=answer["measured_s"],
             cpu_s=None,
             spent=answer["spent"],
+            reusable=answer["reusable"],
         )
     if end is None:
         return Visited(outcome=TimedOut(limit_s=timeout_s), measured_s=0.0, cpu_s=None, spent={})

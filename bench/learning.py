@@ -10,7 +10,7 @@ from bench.checkpoint import Kept
 from bench.dataset import Data
 from bench.model import Training
 from bench.task import Assignment, Task, TaskResult
-from bench.training import DivergedError, scores, train
+from bench.training import DivergedError, Trained, scores, train
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,22 +34,7 @@ def learn(task: Task, assignment: Assignment) -> Learned:
         MissingDataError: the data are not on this machine.
         WrongDataError: the data are damaged.
     """
-    torch.manual_seed(assignment.seed)
-    network = task.network(assignment).to(assignment.device)
-    data = task.data()
-    sha256 = data.sha256
-    kept = None
-    if assignment.checkpoint is not None:
-        kept = Kept(assignment.checkpoint, _identity(task, assignment, sha256))
-    trained = train(
-        network,
-        data.train,
-        task.training,
-        assignment.seed,
-        compiled=assignment.compiled,
-        kept=kept,
-        report=assignment.report,
-    )
+    network, data, sha256, trained = _trained(task, assignment)
     found = scores(network, data.test, task.test_batch)
     if not math.isfinite(found.loss):
         steps, epochs = trained.samples // task.training.batch, task.training.epochs
@@ -74,10 +59,41 @@ def learn(task: Task, assignment: Assignment) -> Learned:
     return Learned(network=network, data=data, result=result)
 
 
+def assist(task: Task, assignment: Assignment) -> None:
+    """Train as one of the group's other processes: the first of them tests and tells.
+
+    Raises:
+        As `learn` does.
+    """
+    _trained(task, assignment)
+
+
+def _trained(task: Task, assignment: Assignment) -> tuple[nn.Module, Data, str, Trained]:
+    torch.manual_seed(assignment.seed)
+    network = task.network(assignment).to(assignment.device)
+    data = task.data()
+    sha256 = data.sha256
+    kept = None
+    if assignment.checkpoint is not None:
+        kept = Kept(assignment.checkpoint, _identity(task, assignment, sha256))
+    trained = train(
+        network,
+        data.train,
+        task.training,
+        assignment.seed,
+        compiled=assignment.compiled,
+        kept=kept,
+        report=assignment.report,
+        group=assignment.group,
+    )
+    return network, data, sha256, trained
+
+
 def _identity(task: Task, assignment: Assignment, sha256: str) -> dict[str, str]:
     """Everything that decides the result of a training."""
-    spec = assignment.spec
-    return {
+    spec, group = assignment.spec, assignment.group
+    together = {} if group is None else {"processes": str(group.processes)}
+    return together | {
         "task": task.name,
         "recipe": task.recipe_sha256,
         "data": sha256,

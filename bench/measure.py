@@ -4,6 +4,7 @@ devices -> journals -> visits -> records -> results/<hardware_id>/<run_id>/
 """
 
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from bench.executor import Commission, Progress, executor
 from bench.journal import Header, Journal, JournalError
 from bench.model import Ceiling, Conditions, DeviceKind, Plan, Record, Run, VariantRecords
 from bench.sweep import Sweep
+from bench.together import refuse_unfit
 
 JOURNALS = Path(".attnbench")
 """Where unfinished runs are kept, below the folder that holds results/."""
@@ -36,6 +38,8 @@ class Order:
     only: str | None
     submitted_by: str
     executor: str
+    together: int = 1
+    """Devices of one node that train a network together."""
     options: Mapping[str, str] = field(default_factory=dict[str, str])
     """Of the executor."""
 
@@ -58,20 +62,42 @@ def measure(order: Order, progress: Progress) -> tuple[Finished, ...]:
         JournalError: the journal cannot be written, or belongs to other code or hardware.
         PoolError: there are no devices, or all were lost.
         KeyboardInterrupt: after the running cases were stopped; the journals can be resumed.
+        ValueError: the plan has cases that cannot use several devices.
     """
+    refuse_unfit(order.plan, order.together)
     commission = Commission(
         plan=order.plan,
         device=order.device,
         threads=order.threads,
         only=order.only,
+        together=order.together,
         resume=order.resume,
         options=order.options,
     )
+    require_writable(order.results)
     with Journals(order) as journals:
         sweep = Sweep(order.plan, order.device, journals.of, progress)
         with executor(order.executor).pool(commission, progress) as pool:
             done = sweep.go(pool)
         return tuple(write(journal, order.results, order.submitted_by) for journal in done)
+
+
+def require_writable(results: Path) -> None:
+    """Refuse, before anything is measured, folders that could not be written at the end.
+
+    Raises:
+        JournalError: names the folder, the reason and what to do.
+    """
+    for folder in (results.parent / JOURNALS, results):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise JournalError(
+                f"{folder} cannot be written: {error.strerror}; make it writable, or choose "
+                "another folder with --results DIR"
+            ) from error
 
 
 class Journals:
@@ -168,8 +194,18 @@ def unfinished(folder: Path) -> tuple[Path, ...]:
 
 
 def write(journal: Journal, results: Path, submitted_by: str) -> Finished:
-    """Write the run of a journal that holds the whole plan, and put the journal away."""
-    finished = _written(journal, results, submitted_by)
+    """Write the run of a journal that holds the whole plan, and put the journal away.
+
+    Raises:
+        JournalError: the results folder cannot be written; the journal stays and can be resumed.
+    """
+    try:
+        finished = _written(journal, results, submitted_by)
+    except OSError as error:
+        raise JournalError(
+            f"the run could not be written below {results}: {error.strerror}; nothing measured is "
+            "lost: free space or make the folder writable, then repeat the command with --resume"
+        ) from error
     done = journal.path.parent / "finished"
     done.mkdir(exist_ok=True)
     journal.path.rename(done / journal.path.name)

@@ -44,6 +44,10 @@ LARGEST_COUNT = 2**53
 """The last whole number to which JSON and floating point count without gaps."""
 Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 Whole = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+MOST_TOKENS = 2**24
+Width = Annotated[int, Field(ge=1, le=2**12)]
+"""Heads, or channels of a head. Rules build layers of stated sizes, so sizes have an end that no
+machine of today reaches and that arithmetic survives."""
 Number = int | float
 Samples = Annotated[tuple[Number, ...], Field(min_length=1)]
 Medians = Annotated[tuple[Positive, ...], Field(min_length=1)]
@@ -67,6 +71,12 @@ class GridSize:
     width: Count
     """Columns of tokens."""
 
+    def __post_init__(self) -> None:
+        if self.tokens > MOST_TOKENS:
+            raise ValueError(
+                f"grid {self.height}x{self.width} has {self.tokens} tokens, allowed {MOST_TOKENS}"
+            )
+
     @property
     def tokens(self) -> int:
         """Grid positions."""
@@ -84,11 +94,11 @@ class Workload:
     """How the batch was chosen: 1, a fixed number of tokens, or the largest that fits."""
     grid: GridSize
     """Layout of the spatial tokens; height 1 is a sequence."""
-    heads: Count
+    heads: Width
     """Attention heads."""
-    head_dim: Count
+    head_dim: Width
     """Channels per head."""
-    extra_tokens: Whole = 0
+    extra_tokens: Annotated[int, Field(ge=0, le=2**12)] = 0
     """Class tokens."""
     causal: bool = False
     """Token i attends only to tokens <= i."""
@@ -133,9 +143,9 @@ class Frontier:
     kind: Literal["frontier"] = "frontier"
     memory_bytes: Count
     """Bytes that one call may allocate above inputs and parameters."""
-    heads: Count
+    heads: Width
     """Attention heads."""
-    head_dim: Count
+    head_dim: Width
     """Channels per head."""
     dtype: DType
     """Type of inputs and parameters."""

@@ -35,8 +35,8 @@ class Sensor:
     @classmethod
     def of_current_device(cls) -> "Sensor | str":
         """Return the sensors of CUDA device 0 of this process, or why there are none."""
+        library: Any = importlib.import_module("pynvml")
         try:
-            library = importlib.import_module("pynvml")
             library.nvmlInit()
             uuid = str(torch.cuda.get_device_properties(0).uuid)
             for form in (f"GPU-{uuid}", f"MIG-{uuid}", uuid):
@@ -44,7 +44,7 @@ class Sensor:
                     return cls(library, library.nvmlDeviceGetHandleByUUID(form))
                 except library.NVMLError:
                     continue
-        except Exception as failure:  # noqa: BLE001 - absent driver, library, permission: all mean none
+        except library.NVMLError as failure:
             return f"NVML cannot be used: {type(failure).__name__}: {failure}"
         return "NVML does not know the GPU that torch uses"
 

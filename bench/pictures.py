@@ -20,6 +20,8 @@ from attention_impls.backbone import ImagePreparation
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM")
 """Decoders that may be tried: the rest of Pillow's are not given a chance."""
+MOST_PIXELS = 1 << 26
+"""Of a resized picture: a line of a few pixels' width would otherwise fill the memory."""
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -37,10 +39,11 @@ class Pictures:
 
     @property
     def sha256(self) -> str:
-        """Digest of class, name and size of every file: another list gives another digest."""
+        """Digest of output, folder, name and size of every file: another list, another digest."""
         found = hashlib.sha256()
-        for path in self.paths:
-            found.update(f"{path.parent.name}/{path.name}/{path.stat().st_size}\n".encode())
+        for path, label in zip(self.paths, self.labels, strict=True):
+            place = f"{path.parent.name}/{path.name}"
+            found.update(f"{label} {place}/{path.stat().st_size}\n".encode())
         return found.hexdigest()
 
 
@@ -105,9 +108,13 @@ def prepared(path: Path, preparation: ImagePreparation, resolution_px: int) -> T
             image = picture.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise PictureError(f"{path}: cannot be decoded as a picture: {error}") from error
-    resized = image.resize(
-        sizes(image.size, preparation, resolution_px), _FILTERS[preparation.interpolation]
-    )
+    width, height = sizes(image.size, preparation, resolution_px)
+    if width * height > MOST_PIXELS:
+        raise PictureError(
+            f"{path}: is {image.width} x {image.height} px and would be resized to {width} x "
+            f"{height}, more than {MOST_PIXELS:,} pixels; move it away"
+        )
+    resized = image.resize((width, height), _FILTERS[preparation.interpolation])
     left = round((resized.width - resolution_px) / 2)
     top = round((resized.height - resolution_px) / 2)
     cropped = resized.crop((left, top, left + resolution_px, top + resolution_px))

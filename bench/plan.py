@@ -1,12 +1,13 @@
 """How plans are found and what they are given: one file each in bench/plans."""
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from attention_impls.registry import backends, names, names_in, outside_names, unknown
+from bench.derived import LEAST_NOISE_PAIRS
 from bench.model import (
     REPRODUCTION,
     BatchPolicy,
@@ -31,6 +32,8 @@ PATCH_PX = 16
 """Side of a patch: an image of side R is a grid of R/16 x R/16 tokens, as in ViT and DeiT."""
 
 
+_PAIRS = 4
+"""Noise pairs of a plan that prefers too few: one more than a noise floor needs."""
 _COMPILED = ("compile", "flex")
 """Backends that compile every shape anew, ten seconds or more a case."""
 _GPU_ALONE = ("triton",)
@@ -112,8 +115,8 @@ def only(plan: Plan, pattern: str) -> Plan:
 
     Patterns stand apart by spaces.
 
-    The anchor and, where any timed case is left, one noise pair stay, so that the noise floor is
-    known for a partial run too.
+    The anchor stays, and noise pairs are chosen among what is kept (`noise_pairs`), so that a
+    partial run knows its noise floor too.
 
     Raises:
         ValueError: nothing matches.
@@ -125,9 +128,36 @@ def only(plan: Plan, pattern: str) -> Plan:
             f"--only {pattern!r} matches none of the {len(plan.cases)} cases of plan {plan.name}; "
             f"it is compared with case ids and variant names: {variants}"
         )
-    pairs = tuple(c for c in plan.noise_pairs if _matches(c, pattern)) or plan.noise_pairs[:1]
+    pairs = noise_pairs(kept, plan.noise_pairs)
     minutes = plan.expected_minutes * len(kept) / len(plan.cases)
     return replace(plan, cases=kept, noise_pairs=pairs, expected_minutes=minutes)
+
+
+def noise_pairs(cases: Iterable[Case], preferred: Iterable[Case]) -> tuple[Case, ...]:
+    """Choose the cases of a plan that run twice a round.
+
+    Those of `preferred` that the plan holds; where these are too few for a noise floor, the
+    smallest timed cases of the plan join them, because they cost least and vary most.
+    """
+    held = {case.id: case for case in cases}
+    chosen = {case.id: case for case in preferred if case.id in held}
+    if len(chosen) < LEAST_NOISE_PAIRS:
+        sizes = {id_: size for id_, case in held.items() if (size := _size(case)) is not None}
+        others = sorted(sizes.keys() - chosen.keys(), key=lambda id_: (sizes[id_], id_))
+        chosen |= {id_: held[id_] for id_ in others[: _PAIRS - len(chosen)]}
+    return tuple(chosen.values())
+
+
+def _size(case: Case) -> int | None:
+    """Work of one call by its sizes alone; None where nothing is timed or the batch is sought."""
+    match case.stimulus:
+        case Workload(batch=int(batch)) as workload:
+            passes = 1 if workload.passes == "forward" else 3
+            return passes * batch * workload.tokens * workload.heads * workload.head_dim
+        case Images(batch=int(batch)) as images:
+            return (1 if images.passes == "forward" else 3) * batch * images.resolution_px**2
+        case _:
+            return None
 
 
 def repeating(case: Case, protocol: Protocol, *, anchor: Case) -> Plan:

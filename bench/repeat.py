@@ -1,6 +1,7 @@
 """Measure one published row again, and say whether it stands."""
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -13,25 +14,43 @@ from bench.measure import run_of
 from bench.model import DeviceKind
 from bench.reproduce import find_row, judge, repeat_plan
 from bench.terminal import Terminal, case_words
+from bench.together import together_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeated:
+    """What became of a repetition."""
+
+    agrees: bool
+    """Whether the published row stands."""
+    folder: Path | None
+    """Of the run that records it; None where it is not recorded."""
 
 
 def repeat_row(
-    row: str, results: Path, device: DeviceKind, console: Console, submitter: str | None = None
-) -> bool:
-    """Measure `row` again by the protocol it was published with; return whether it stands.
+    row: str,
+    results: Path,
+    device: DeviceKind,
+    console: Console,
+    *,
+    of: str | None = None,
+    submitter: str | None = None,
+) -> Repeated:
+    """Measure `row` again by the protocol it was published with, and say whether it stands.
 
     Args:
         row: a case id, the start of it, or the digits after `#`.
         results: the results folder.
         device: where it runs.
         console: what is printed to.
+        of: the run that published it; None: the newest.
         submitter: account under which the reproduction is recorded in `results`; None: it is not.
 
     Raises:
         UnknownName: no such row.
         ValueError: several rows fit, or the row belongs to another kind of device.
     """
-    published = find_row(results, row)
+    published = find_row(results, row, of)
     environment = published.run.environment
     if environment.device != device:
         raise ValueError(
@@ -45,10 +64,18 @@ def repeat_row(
         highlight=False,
         soft_wrap=True,
     )
+    if published.others:
+        console.print(
+            f"also in {', '.join(published.others)}: --of RUN repeats the row of another run",
+            style="dim",
+            highlight=False,
+            soft_wrap=True,
+        )
     plan = repeat_plan(published)
     with tempfile.TemporaryDirectory() as folder, Terminal(console) as terminal:
         terminal.note("measuring the machine's own limits")
-        header = described(plan, device, environment.threads, None)
+        together = together_of(environment.settings)
+        header = described(plan, device, environment.threads, None, together)
         with Journal.create(Path(folder) / "repeat.jsonl", header) as journal:
             # a limit of one moment can be a slow one; what is recorded needs both ends
             local.run(plan, journal, device, terminal, limits_again=submitter is not None)
@@ -65,8 +92,7 @@ def repeat_row(
         console.print("  machine and software are the same", style="dim", highlight=False)
     if folder_of_run is not None:
         console.print(f"recorded: {folder_of_run}", highlight=False, soft_wrap=True)
-        console.print(f"  attnbench submit {folder_of_run.name}", highlight=False, soft_wrap=True)
-    return judgement.agrees
+    return Repeated(agrees=judgement.agrees, folder=folder_of_run)
 
 
 def recorded(journal: Journal, results: Path, submitter: str) -> Path:

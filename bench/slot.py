@@ -35,7 +35,9 @@ Tell = Callable[[Message], None]
 """Carries a message to the driver before the answer is there."""
 
 
-def open_request(plan: Plan, device: DeviceKind, threads: int | None, only: str | None) -> Message:
+def open_request(
+    plan: Plan, device: DeviceKind, threads: int | None, only: str | None, together: int = 1
+) -> Message:
     """Ask a slot to read its machine and get ready; the first request. `joined` answers it."""
     return {
         "kind": "open",
@@ -43,6 +45,7 @@ def open_request(plan: Plan, device: DeviceKind, threads: int | None, only: str 
         "device": device,
         "threads": threads,
         "only": only,
+        "together": together,
         "variant_files": [str(path) for path in registry.outside_files()],
     }
 
@@ -96,8 +99,8 @@ def event_of(slot: Slot, message: Message) -> Event:
 class SlotServer:
     """Answers requests with visits on the device of this process."""
 
-    def __init__(self, health: Callable[[], str | None] = complaint) -> None:
-        """Make one; `health` says what is wrong with the GPU, if anything."""
+    def __init__(self, health: Callable[[int], str | None] = complaint) -> None:
+        """Make one; `health` says what is wrong with the first so many GPUs, if anything."""
         self._health = health
         self._visitor: Visitor | None = None
         self._protocol: Protocol | None = None
@@ -135,7 +138,8 @@ class SlotServer:
         plan: Plan = from_json(Plan, request["plan"])
         self._device, self._protocol = request["device"], plan.protocol
         self._threads = request["threads"] or load.own_cpus()
-        self._workers = Workers(self._device, self._threads, None, self._trained)
+        together = request["together"]
+        self._workers = Workers(self._device, self._threads, None, self._trained, together)
         self._visitor = Visitor(self._workers, time.monotonic()).__enter__()
         header = header_of(plan, request["only"], *self._workers.machine())
         return {"kind": "joined", "header": to_json(header)}
@@ -144,7 +148,7 @@ class SlotServer:
         if self._visitor is None or self._protocol is None or self._workers is None:
             raise ValueError("a slot makes visits once it is open")
         if self._device == "cuda" and not self._workers.busy:
-            reason = self._health()
+            reason = self._health(self._workers.together)
             if reason is not None:
                 return {"kind": "aside", "reason": reason}
         folder = Path(request["checkpoints"])

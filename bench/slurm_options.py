@@ -19,7 +19,7 @@ _PATIENCE_S = 1800.0
 OPTIONS = (
     Option(
         name="gpus",
-        help="On cuda: how many GPUs of which type, such as h100:4,a100:8 (default: 1 of any).",
+        help="On cuda: how many GPUs of which type, such as h100:4,a100:8 (default: a slot's).",
     ),
     Option(
         name="tasks",
@@ -53,8 +53,9 @@ class Kind:
     name: str
     """`h100`, `genoa`; `any` where no type was given."""
     count: int
+    """Tasks."""
     request: tuple[str, ...]
-    """Arguments of sbatch that get a task one of them."""
+    """Arguments of sbatch that get a task one of them, or a whole group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +74,13 @@ class Wishes:
     patience_s: float
 
 
-def wishes(options: Mapping[str, str], device: DeviceKind) -> Wishes:
+def wishes(options: Mapping[str, str], device: DeviceKind, together: int = 1) -> Wishes:
     """Read the options of the command line.
+
+    Args:
+        options: by name.
+        device: kind of the devices.
+        together: devices of a task; on `cpu` processes, which share the task's CPUs.
 
     Raises:
         ValueError: one of them makes no sense; the message says which and what is allowed.
@@ -89,7 +95,7 @@ def wishes(options: Mapping[str, str], device: DeviceKind) -> Wishes:
         raise ValueError("--setup: one line; join commands by ' && '")
     shared = Path(options.get("shared", ".attnbench/slurm")).resolve()
     return Wishes(
-        kinds=_kinds(options, device),
+        kinds=_kinds(options, device, together),
         arguments=_arguments(options),
         interpreter=_interpreter(options, shared),
         setup=options.get("setup", ""),
@@ -113,9 +119,10 @@ def script(wanted: Wishes, folder: Path, kind: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _kinds(options: Mapping[str, str], device: DeviceKind) -> tuple[Kind, ...]:
+def _kinds(options: Mapping[str, str], device: DeviceKind, together: int) -> tuple[Kind, ...]:
     option = "gpus" if device == "cuda" else "tasks"
-    asked = options.get(option, "1")
+    each = together if device == "cuda" else 1
+    asked = options.get(option, str(each))
     found: list[Kind] = []
     for word in asked.split(","):
         match = _KIND.fullmatch(word.strip())
@@ -124,10 +131,14 @@ def _kinds(options: Mapping[str, str], device: DeviceKind) -> tuple[Kind, ...]:
                 f"--{option} {asked}: give numbers, or names and numbers such as h100:4,a100:8"
             )
         name, count = match["name"], int(match["count"])
-        request = (f"--gres=gpu:{name}:1" if name else "--gres=gpu:1",)
+        if count % each:
+            raise ValueError(
+                f"--{option} {asked}: {count} cannot be put into groups of {each} (--together)"
+            )
+        request = (f"--gres=gpu:{name}:{each}" if name else f"--gres=gpu:{each}",)
         if device == "cpu":
             request = (f"--constraint={_features(name, options)}",) if name else ()
-        found.append(Kind(name=name or "any", count=count, request=request))
+        found.append(Kind(name=name or "any", count=count // each, request=request))
     names = [kind.name for kind in found]
     if len(set(names)) != len(names):
         raise ValueError(f"--{option} {asked}: name every kind once")
@@ -140,7 +151,7 @@ def _features(name: str, options: Mapping[str, str]) -> str:
 
 
 def _arguments(options: Mapping[str, str]) -> tuple[str, ...]:
-    found = ["--ntasks=1", "--requeue", "--open-mode=append", f"--chdir={ROOT}"]
+    found = ["--nodes=1", "--ntasks=1", "--requeue", "--open-mode=append", f"--chdir={ROOT}"]
     for option, argument in (
         ("partition", "partition"),
         ("constraint", "constraint"),

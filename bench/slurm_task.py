@@ -39,8 +39,8 @@ class Life:
     restarts: int
     """How often Slurm had put it back into the queue."""
     node: str
-    device: str
-    """`gpu 3`, as the node counts; `cpus` without a GPU."""
+    gpus: tuple[str, ...]
+    """As the node counts; empty without one."""
 
     @classmethod
     def here(cls, variables: Mapping[str, str]) -> "Life":
@@ -59,9 +59,13 @@ class Life:
             task=f"{job}_{index}",
             restarts=int(variables.get("SLURM_RESTART_COUNT", "0")),
             node=node,
-            # of a whole node's GPUs a task uses the first
-            device=f"gpu {gpu.partition(',')[0]}" if gpu else "cpus",
+            gpus=tuple(gpu.split(",")) if gpu else (),
         )
+
+    def device(self, together: int) -> str:
+        """`gpu 3`, `gpus 0+1`; of a whole node's GPUs a task uses the first."""
+        mine = self.gpus[:together]
+        return f"gpu{'s' if len(mine) > 1 else ''} {'+'.join(mine)}" if mine else "cpus"
 
     @property
     def name(self) -> str:
@@ -78,7 +82,7 @@ def serve(folder: Path, kind: str, life: Life, server: SlotServer) -> None:
     answers.send(
         {
             "kind": "hello", "task": life.task, "restarts": life.restarts, "node": life.node,
-            "device": life.device, "of": kind,
+            "device": life.device(order["open"]["together"]), "of": kind,
         }
     )  # fmt: skip
     driver = _Driver(folder / BEAT)

@@ -333,6 +333,10 @@ class Subject:
     """Folder for the states of unfinished trainings; None: none are kept."""
     report: Callable[[Epoch], None] | None = None
     """Told after every epoch of a training."""
+    together: int = 1
+    """Devices that train a network together."""
+    memory_limit_bytes: int | None = None
+    """Limit on what a call may allocate, if any."""
     allocator: Policy = "default"
     """Allocator policy in force now."""
     measured_s: float = 0.0

@@ -1,6 +1,7 @@
 """A run made ready for a pull request: validated, laid out, and the commands that publish it."""
 
 import shlex
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,8 @@ def prepare(name: str, results: Path, account: str, *, remote: str = "origin") -
     """
     root = results.resolve()
     history = ledger(root)
+    if shutil.which("git") is None:
+        raise NotSubmittableError("a run is submitted with git, which is not there: install git")
     if history is None:
         raise NotSubmittableError(
             f"{results} is in no git checkout with a main branch: clone the project, copy the "
@@ -144,6 +147,8 @@ def _lay_out(path: Path) -> bool:
 
 
 def _git(folder: Path, *arguments: str) -> str:
+    if shutil.which("git") is None:
+        return ""
     done = subprocess.run(
         ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
     )

@@ -10,6 +10,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
+from attention_impls.registry import load
 from bench.derived import Noise, Standing, mean_of_seeds, noise, ranks, summary
 from bench.measure import Finished
 from bench.model import Case, Measured, Ok, Record, TaskRun, Unavailable, Workload
@@ -26,8 +27,8 @@ class Answer:
     ranking: str
 
 
-def last_screen(finished: Finished, page: Path, console: Console) -> None:
-    """Print what a person needs after a run."""
+def last_screen(finished: Finished, page: Path | None, console: Console) -> None:
+    """Print what a person needs after a run; `page` is None where the site was not rendered."""
     conditions = finished.conditions
     pairs = noise(conditions.noise)
     floor = None if pairs is None else pairs.interleaved
@@ -49,8 +50,10 @@ def last_screen(finished: Finished, page: Path, console: Console) -> None:
     facts.add_row("cells", cell_words(finished.records))
     for line in failure_lines(finished.records):
         facts.add_row("", line)
+    for line in counter_lines(finished.records):
+        facts.add_row("FLOPs", line)
     facts.add_row("results", str(finished.folder))
-    facts.add_row("page", str(page.resolve()))
+    facts.add_row("page", "not rendered" if page is None else str(page.resolve()))
     console.print(facts)
 
 
@@ -229,3 +232,25 @@ def failure_lines(records: Sequence[Record]) -> Iterator[str]:
         yield f"{count} x {words}"
     if len(reasons) > 6:
         yield f"and {len(reasons) - 6} other reasons, all on the page"
+
+
+def counter_lines(records: Sequence[Record]) -> Iterator[str]:
+    """One line a variant whose FLOPs formula is not what both counters see, and undeclared."""
+    told: set[str] = set()
+    for record in records:
+        variant, formula = record.case.variant, _measured(record, "flops")
+        if formula is None or variant in told or load(variant).uncounted is not None:
+            continue
+        by_formula = summary(formula.rounds).value
+        counts = {
+            counter: summary(found.rounds).value
+            for counter in ("flops_torch", "flops_fvcore")
+            if (found := _measured(record, counter)) is not None
+        }
+        if any(count != by_formula for count in counts.values()):
+            told.add(variant)
+            listed = ", ".join(f"{name} {count:,.0f}" for name, count in counts.items())
+            yield (
+                f"{variant}: the formula gives {by_formula:,.0f}, {listed}, in "
+                f"{record.case.id}: correct core_flops, or declare the rest in uncounted"
+            )

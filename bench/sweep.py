@@ -182,7 +182,8 @@ class Sweep:
             case Made():
                 self._made(seat, event)
             case Trained(epoch=epoch):
-                self._progress.trained(epoch)
+                if len(self._seats) == 1:
+                    self._progress.trained(epoch)
                 if seat.turn is not None:
                     seat.words = f"{case_words(seat.turn.case)}: {epoch_words(epoch)}"
             case Limits(ceilings=ceilings):
@@ -223,12 +224,17 @@ class Sweep:
         turn, kind = seat.turn, seat.kind
         if seat.released:
             return
-        self._progress.note(f"{seat.slot.words} is lost: {reason}")
         if turn is None:
+            self._progress.note(f"{seat.slot.words} is lost: {reason}")
             return
         attempt = Attempt(slot=seat.slot.words, reason=reason)
         attempts = (*kind.attempts.pop(turn.visit, ()), attempt)
-        if len(attempts) < MOST_ATTEMPTS:
+        again = len(attempts) < MOST_ATTEMPTS
+        self._progress.note(
+            f"{seat.slot.words} is lost: {reason}; {case_words(turn.case)} is "
+            f"{'made again' if again else 'given up'}"
+        )
+        if again:
             kind.attempts[turn.visit] = attempts
             kind.dispatch.give_back(turn)
             return

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from attention_impls.spec import AttentionSpec
     from bench.dataset import Data
+    from bench.process_group import Group
     from bench.training import Recipe
 
 _FOLDER = Path(__file__).parent / "tasks"
@@ -62,6 +63,8 @@ class Assignment:
     """File that holds the state after every epoch, and from which the training goes on."""
     report: Callable[[Epoch], None] | None = None
     """Told after every epoch."""
+    group: "Group | None" = None
+    """Processes that train together, this one among them; None: this one alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

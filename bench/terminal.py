@@ -119,7 +119,7 @@ class Terminal:
         self._words = ""
         self._last_line_s = time.monotonic()
         self._begin_s: float | None = None
-        self._done_at_begin = 0
+        self._done_at_begin = self._done = self._total = 0
         self._doing: Mapping[Slot, str] = {}
         self._bar = _Bar(
             SpinnerColumn(),
@@ -151,6 +151,7 @@ class Terminal:
     def started(self, case: Case, done: int, total: int) -> None:
         """Show what runs now."""
         words = self._words = case_words(case)
+        self._done, self._total = done, total
         if self._begin_s is None:
             self._begin_s, self._done_at_begin = time.monotonic(), done
         if self._task is None:
@@ -164,25 +165,35 @@ class Terminal:
             total=total,
             failures=self._failure_words(),
         )
-        if not self._console.is_terminal and time.monotonic() - self._last_line_s > _LINE_EVERY_S:
-            self._last_line_s = time.monotonic()
-            self._console.print(
-                f"{done}/{total}  {self._failure_words()}  {self._left(done, total)}  now {words}",
-                highlight=False,
-                soft_wrap=True,
-            )
-            for slot, doing in sorted(self._doing.items(), key=lambda one: one[0].words):
-                self.note(f"  {slot.words}: {doing}")
+        self._line(words)
 
     def slots(self, doing: "Mapping[Slot, str]") -> None:
         """Show what every slot does."""
         self._doing = self._bar.doing = dict(doing)
         self._bar.refresh()
+        self._line(self._words)
 
     def trained(self, epoch: Epoch) -> None:
         """Show loss and accuracy of the last epoch beside what runs."""
         if self._task is not None:
-            self._bar.update(self._task, description=f"{self._words}: {epoch_words(epoch)}")
+            words = f"{self._words}: {epoch_words(epoch)}"
+            self._bar.update(self._task, description=words)
+            self._line(words)
+
+    def _line(self, words: str) -> None:
+        """Print where the run is, where there is no bar to show it; not too often."""
+        now = time.monotonic()
+        if self._console.is_terminal or now - self._last_line_s <= _LINE_EVERY_S:
+            return
+        self._last_line_s = now
+        left = self._left(self._done, self._total)
+        self._console.print(
+            f"{self._done}/{self._total}  {self._failure_words()}  {left}  now {words}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        for slot, doing in sorted(self._doing.items(), key=lambda one: one[0].words):
+            self.note(f"  {slot.words}: {doing}")
 
     def finished(self, case: Case, outcome: Outcome) -> None:
         """Count a failure and say it at once, above the bar."""

@@ -231,7 +231,9 @@ class _Replay:
 def time_graph(call: Timeable, protocol: Protocol) -> tuple[float, ...]:
     """Return device times of one call without its launches: a CUDA graph of it, replayed.
 
-    The graph holds a call on each input set, so that each finds the cache cold, as elsewhere.
+    The graph holds a call on each input set, so that each finds the cache cold, as elsewhere. A
+    capture that fails leaves torch's allocator unable to free its cache in this process: nothing
+    that asks for memory may be measured after it (`worker.tidied`).
 
     Raises:
         NotMeasurable: the call cannot be captured: it waits for the device, or copies from memory
@@ -241,8 +243,8 @@ def time_graph(call: Timeable, protocol: Protocol) -> tuple[float, ...]:
         with call.mode():
             graph = _captured(call)
     except RuntimeError as failure:
-        torch.cuda.synchronize()
-        first = str(failure).splitlines()[0]
+        # what ends a failed capture raises an error of its own, which says nothing of the reason
+        first = str(failure.__context__ or failure).splitlines()[0]
         raise NotMeasurable(f"not captured as a CUDA graph: {first}") from failure
     replay = _Replay(graph)
     replay_s = max(_waited(replay, 0), _waited(replay, 0), 1e-6)

@@ -15,11 +15,13 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from bench import checkpoint
 from bench.augmentation import AUGMENTATIONS, Augmentation
 from bench.dataset import IGNORED, Split
 from bench.model import DType
+from bench.process_group import Group
 from bench.task import Epoch
 
 LOOP = 1
@@ -113,8 +115,14 @@ def train(
     compiled: bool = False,
     kept: checkpoint.Kept | None = None,
     report: Callable[[Epoch], None] | None = None,
+    group: Group | None = None,
 ) -> Trained:
     """Train `model` in place.
+
+    With a group the result is that of one process up to rounding: every process draws the whole
+    batch, with its augmentation, and computes its share; gradients are those of the mean loss over
+    the whole batch. What a variant draws at random while it trains differs between the processes,
+    and statistics of a batch (BatchNorm) are those of a share.
 
     Args:
         model: inputs -> logits [batch, classes] or [batch, positions, classes], on its device.
@@ -124,13 +132,15 @@ def train(
         compiled: run `torch.compile` of the model.
         kept: where the state is kept after each epoch, and gone on from.
         report: told after every epoch, before its state is kept.
+        group: the processes that train this model together, each with its own copy; None: one
+            does. The first of them keeps and reports.
 
     Raises:
         DivergedError: a loss or gradient became NaN or infinite; says at which step.
         CheckpointError: the checkpoint belongs to another training.
-        ValueError: fewer examples than one batch.
+        ValueError: fewer examples than one batch, or a batch that cannot be shared equally.
     """
-    training = _Loop(model, split, recipe, seed, compiled)
+    training = _Loop(model, split, recipe, seed, compiled, group)
     return training.run(kept, report)
 
 
@@ -163,12 +173,27 @@ class _Loop:
     """One training: its model, optimiser, data order and curves."""
 
     def __init__(
-        self, model: nn.Module, split: Split, recipe: Recipe, seed: int, compiled: bool
+        self,
+        model: nn.Module,
+        split: Split,
+        recipe: Recipe,
+        seed: int,
+        compiled: bool,
+        group: Group | None,
     ) -> None:
         self.device = next(model.parameters()).device
+        self.group = group or Group(0, 1, self.device)
+        if recipe.batch % self.group.processes:
+            raise ValueError(
+                f"a batch of {recipe.batch} cannot be shared by {self.group.processes} devices"
+            )
         self.model = model
-        self.forward: Callable[[Tensor], Tensor] = torch.compile(model) if compiled else model
+        # a mechanism may have parameters that a forward pass does not use
+        together = self.group.processes > 1
+        whole = DistributedDataParallel(model, find_unused_parameters=True) if together else model
+        self.forward: Callable[[Tensor], Tensor] = torch.compile(whole) if compiled else whole
         self.recipe = recipe
+        self.seed = seed
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.inputs, self.labels = _placed(split, self.device)
         self.counted_share = split.counted / split.labels.numel()
@@ -200,6 +225,8 @@ class _Loop:
         done = self._resume(kept) if kept is not None else 0
         for epoch in range(done, self.recipe.epochs):
             self._epoch(epoch)
+            if self.group.rank:
+                continue
             if report is not None:
                 report(
                     Epoch(
@@ -219,6 +246,9 @@ class _Loop:
         """Train for one epoch; looks at losses and norms once, at its end."""
         start = time.perf_counter()
         self.model.train()
+        if self.group.rank:
+            # the same draws whether or not the training was interrupted, and not those of others
+            torch.manual_seed(self.seed * 1_000_003 + epoch * 10_007 + self.group.rank)
         batch, device = self.recipe.batch, self.device
         losses = torch.zeros(self.per_epoch, device=device)
         norms = torch.zeros(self.per_epoch, device=device)
@@ -230,15 +260,17 @@ class _Loop:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             inputs = self.inputs[chosen].to(device, non_blocking=True)
-            labels = self.labels[chosen].to(device, non_blocking=True).flatten()
+            labels = self.labels[chosen].to(device, non_blocking=True)
             if self.augment is not None:
                 inputs = self.augment(inputs, self.order)
+            inputs, labels, reduction, share = self._mine(inputs, labels)
             with self._arithmetic():
                 logits = self.forward(inputs).flatten(0, -2)
-            loss = F.cross_entropy(
+            loss = share * F.cross_entropy(
                 logits.float(),
                 labels,
                 ignore_index=IGNORED,
+                reduction=reduction,
                 label_smoothing=self.recipe.label_smoothing,
             )
             self.optimizer.zero_grad(set_to_none=True)
@@ -247,6 +279,8 @@ class _Loop:
             self.optimizer.step()
             losses[index] = loss.detach()
             correct += (logits.detach().argmax(-1) == labels).sum()
+        losses = self.group.total(losses) / self.group.processes
+        correct = self.group.total(correct)
         self._refuse_divergence(epoch, losses, norms)
         answered = self.per_epoch * batch * self.labels[0].numel() * self.counted_share
         self.curves.losses.append(float(losses.mean()))
@@ -254,6 +288,20 @@ class _Loop:
         self.curves.gradient_norms.append(float(norms.median()))
         self.curves.clipped.append(float((norms > self.recipe.clip_norm).float().mean()))
         self.curves.wall_s += time.perf_counter() - start
+
+    def _mine(
+        self, inputs: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Literal["mean", "sum"], Tensor | float]:
+        """Return this process's part of a batch, how its losses are joined, and a factor for them.
+
+        Gradients are averaged over the processes; the product is the mean over the labels of the
+        whole batch that count, which need not be spread evenly.
+        """
+        if self.group.processes == 1:
+            return inputs, labels.flatten(), "mean", 1.0
+        part = slice(self.group.rank, None, self.group.processes)
+        counted = (labels != IGNORED).sum()
+        return inputs[part], labels[part].flatten(), "sum", self.group.processes / counted
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
         if self.precision == "float32":

@@ -139,6 +139,11 @@ def _parameters(path: Path, loaded: Any, *, averaged: bool) -> tuple[str, Mappin
             return name, found[name]
     if averaged:
         raise CheckpointError(f"{path}: has no averaged parameters ({', '.join(AVERAGED)})")
+    for name in AVERAGED:
+        if isinstance(found.get(name), dict):
+            raise CheckpointError(
+                f"{path}: holds averaged parameters alone, as {name}; take them with --averaged"
+            )
     return "", found
 
 

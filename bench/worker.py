@@ -28,35 +28,30 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from attention_impls import registry
-from attention_impls.shapes import UnsupportedShape
 from bench import allocator, failures, settings
 from bench.accuracy import task_result
+from bench.endings import outcome_of
 from bench.environment import environment
-from bench.frontier import TooLarge, largest_batch
-from bench.gate import FLOP_LIMIT_FIRST_ROUND, FLOP_LIMIT_LATER, Passed, Wrong, admit, confirm
+from bench.frontier import largest_batch
+from bench.gate import FLOP_LIMIT_FIRST_ROUND, FLOP_LIMIT_LATER, Passed, admit, confirm
 from bench.hardware import ceilings
 from bench.memory import NotMeasurable
 from bench.metric import Metric, metrics
 from bench.model import (
     Case,
-    Diverged,
     Measurement,
-    NotRun,
     Ok,
     Outcome,
-    OutOfMemory,
     Protocol,
     TaskRun,
     Timed,
     Unavailable,
-    Unsupported,
     from_json,
     to_json,
 )
 from bench.subject import Call, CannotRun, Subject, shape_of, subject_of
-from bench.task import Epoch, MissingDataError
+from bench.task import Epoch
 from bench.timing import KEPT
-from bench.training import DivergedError
 
 _PR_SET_PDEATHSIG = 1
 
@@ -80,6 +75,7 @@ def visit(
     *,
     checkpoints: Path | None = None,
     report: Callable[[Epoch], None] | None = None,
+    together: int = 1,
 ) -> Visited:
     """Run one visit; every ending of the code under test that leaves us alive is an outcome.
 
@@ -90,28 +86,17 @@ def visit(
         device: `cpu` or `cuda`.
         checkpoints: folder for the states of unfinished trainings; None: none are kept.
         report: told after every epoch of a training.
+        together: devices that train a network together.
     """
     clock = _Stages()
     subject: Subject | None = None
     try:
         subject = subject_of(case, device)
-        subject.checkpoints, subject.report = checkpoints, report
+        subject.checkpoints, subject.report, subject.together = checkpoints, report, together
+        subject.memory_limit_bytes = protocol.memory_limit_bytes
         outcome = _measure(subject, round_, protocol, clock)
-    except (CannotRun, UnsupportedShape) as refusal:
-        reasons = refusal.reasons if isinstance(refusal, CannotRun) else (str(refusal),)
-        outcome = Unsupported(reasons=tuple(map(failures.published, reasons)))
-    except Wrong as wrong:
-        outcome = wrong.outcome
-    except MissingDataError as missing:
-        outcome = NotRun(reason=failures.published(str(missing)))
-    except DivergedError as diverged:
-        outcome = Diverged(step=diverged.step, steps=diverged.steps, reason=str(diverged))
-    except TooLarge as large:
-        outcome = OutOfMemory(
-            requested_bytes=large.needed_bytes, limit_bytes=large.budget_bytes, reason=str(large)
-        )
     except Exception as failure:  # noqa: BLE001 - the code under test may raise anything
-        outcome = failures.raised(failure, protocol.memory_limit_bytes)
+        outcome = outcome_of(failure, protocol.memory_limit_bytes)
     return Visited(
         outcome=outcome,
         measured_s=0.0 if subject is None else subject.measured_s,
@@ -186,7 +171,7 @@ def _answer(request: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> 
     device, threads = request["device"], request["threads"]
     if request["kind"] == "machine":
         return {
-            "environment": to_json(environment(device, threads)),
+            "environment": to_json(environment(device, threads, request["together"])),
             "ceilings": [to_json(ceiling) for ceiling in ceilings(device)],
         }
     protocol = from_json(Protocol, request["protocol"])
@@ -200,16 +185,29 @@ def _answer(request: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> 
         device,
         checkpoints=None if folder is None else Path(folder),
         report=lambda epoch: tell({"epoch": asdict(epoch)}),
+        together=request["together"],
     )
-    if device == "cuda":
-        gc.collect()
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
     return {
         "outcome": to_json(visited.outcome),
         "measured_s": visited.measured_s,
         "spent": visited.spent,
+        "reusable": device != "cuda" or tidied(),
     }
+
+
+def tidied() -> bool:
+    """Free what a visit left on the GPU; False: the next visit needs another process.
+
+    After a capture that failed torch's allocator waits for its end and refuses to free anything;
+    after a kernel that faulted every call fails.
+    """
+    gc.collect()
+    try:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _limit_address_space(limit_bytes: int) -> None:
@@ -248,6 +246,8 @@ def _measure(subject: Subject, round_: int, protocol: Protocol, clock: "_Stages"
         _confirm(subject, subject.prepared, passed)
     clock.stop()
     training = task_result(subject).training if isinstance(stimulus, TaskRun) else None
+    if training is not None and subject.together > 1:
+        executed += f", {subject.together} processes together (DistributedDataParallel)"
     return Ok(
         measurements=measurements,
         executed=executed,

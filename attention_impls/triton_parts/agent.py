@@ -20,13 +20,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from attention_impls.shapes import Grid
-from attention_impls.triton_parts.agent_kernels import (
+from attention_impls.triton_parts.agent_backward import (
     gather_backward_kernel,
-    gather_kernel,
-    join_kernel,
     read_backward_kernel,
-    read_kernel,
 )
+from attention_impls.triton_parts.agent_forward import gather_kernel, join_kernel, read_kernel
 from attention_impls.triton_parts.gaussian_low_rank import (
     like_stream,
     next_power_of_two,

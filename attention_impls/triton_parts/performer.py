@@ -24,13 +24,15 @@ from attention_impls.triton_parts.gaussian_low_rank import (
     tile_tokens,
 )
 from attention_impls.triton_parts.layout import Heads, blocks_of, launcher, rows, strides
-from attention_impls.triton_parts.performer_kernels import (
-    join_kernel,
+from attention_impls.triton_parts.performer_backward import (
     key_backward_kernel,
-    key_state_kernel,
     query_backward_kernel,
-    read_kernel,
     state_backward_kernel,
+)
+from attention_impls.triton_parts.performer_forward import (
+    join_kernel,
+    key_state_kernel,
+    read_kernel,
 )
 
 BLOCK_TOKENS = 32

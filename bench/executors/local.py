@@ -14,7 +14,7 @@ from types import TracebackType
 
 from bench import load
 from bench.description import described
-from bench.devices import Device, devices
+from bench.devices import Device, devices, in_groups
 from bench.executor import (
     Commission,
     Event,
@@ -36,6 +36,7 @@ from bench.schedule import Turn
 from bench.slot import limits_request, open_request, visit_request
 from bench.slot_process import SlotProcess
 from bench.sweep import Sweep
+from bench.together import together_of
 from bench.visitor import Visitor
 
 _LOOK_S = 0.5
@@ -63,30 +64,30 @@ def run(
         LaunchError: workers cannot be started.
         KeyboardInterrupt: after the running worker was killed; the journal can be resumed.
     """
-    threads = journal.header.environment.threads
+    environment = journal.header.environment
+    commission = Commission(
+        plan=plan,
+        device=device,
+        threads=environment.threads,
+        only=None,
+        together=together_of(environment.settings),
+    )
     sweep = Sweep(plan, device, lambda _header: journal, progress, limits_again=limits_again)
-    with Alone(plan, device, threads, None, progress, journal.header) as pool:
+    with Alone(commission, progress, journal.header) as pool:
         sweep.go(pool)
 
 
 class Alone:
-    """One device, served by this process."""
+    """One slot, served by this process."""
 
     def __init__(
-        self,
-        plan: Plan,
-        device: DeviceKind,
-        threads: int,
-        only: str | None,
-        progress: Progress,
-        header: Header | None = None,
+        self, commission: Commission, progress: Progress, header: Header | None = None
     ) -> None:
         """Make one; without a `header` the machine is read and measured first."""
-        self._slot = Slot(node=socket.gethostname(), device=device)
-        self._plan = plan
-        self._device: DeviceKind = device
-        self._threads = threads
-        self._only = only
+        self._commission = commission
+        self._device: DeviceKind = commission.device
+        self._threads = commission.threads or load.own_cpus()
+        self._slot = Slot(node=socket.gethostname(), device=self._device)
         self._progress = progress
         self._header = header
         self._began = time.monotonic()
@@ -124,7 +125,11 @@ class Alone:
         if self._asked is not None:
             (turn, checkpoints), self._asked = self._asked, None
             visited = self._visitor.visit(
-                turn.case, turn.visit.round, turn.group, self._plan.protocol, checkpoints
+                turn.case,
+                turn.visit.round,
+                turn.group,
+                self._commission.plan.protocol,
+                checkpoints,
             )
             made = Made(
                 slot=self._slot,
@@ -137,7 +142,8 @@ class Alone:
         if self._measure:
             self._measure = False
             self._progress.note("measuring the machine's own limits again")
-            _, ceilings = measure_machine(self._device, self._threads)
+            together = self._commission.together
+            _, ceilings = measure_machine(self._device, self._threads, together)
             return (Limits(slot=self._slot, ceilings=ceilings),)
         return ()
 
@@ -150,10 +156,10 @@ class Alone:
         return self._visitor is None
 
     def _opened(self) -> Joined:
-        header = self._header
+        given, header = self._commission, self._header
         if header is None:
             self._progress.note("measuring the machine's own limits")
-            header = described(self._plan, self._device, self._threads, self._only)
+            header = described(given.plan, self._device, self._threads, given.only, given.together)
             self._began = time.monotonic()
         foreign = load.foreign_load(_LOOK_S)
         if foreign > load.BUSY_CPUS:
@@ -161,12 +167,13 @@ class Alone:
                 f"busy machine: others use {foreign:.1f} CPUs, so the numbers will be marked; "
                 "for clean ones stop other programs and start again"
             )
-        wrong = complaint() if self._device == "cuda" else None
+        wrong = complaint(given.together) if self._device == "cuda" else None
         if wrong is not None:
             self._progress.note(
                 f"the GPU is not fit to be measured, and there is no other: {wrong}"
             )
-        workers = Workers(self._device, self._threads, None, self._progress.trained)
+        report = self._progress.trained
+        workers = Workers(self._device, self._threads, None, report, given.together)
         self._visitor = Visitor(workers, self._began).__enter__()
         return Joined(slot=self._slot, header=header)
 
@@ -199,7 +206,10 @@ class Several:
                 visible = {} if one.visible is None else {"CUDA_VISIBLE_DEVICES": one.visible}
                 process = SlotProcess(Slot(node=node, device=one.words), visible, one.cpus)
                 self.add(process)
-                process.ask(open_request(given.plan, given.device, threads, given.only))
+                request = open_request(
+                    given.plan, given.device, threads, given.only, given.together
+                )
+                process.ask(request)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -267,10 +277,17 @@ class Several:
 
 def pool(commission: Commission, progress: Progress) -> "Alone | Several":
     """Find the devices of this machine."""
-    chosen = devices(commission.device, commission.options.get("devices"))
-    if len(chosen) == 1 and commission.options.get("devices") is None:
-        threads = commission.threads or load.own_cpus()
-        return Alone(commission.plan, commission.device, threads, commission.only, progress)
+    asked, together = commission.options.get("devices"), commission.together
+    chosen = devices(commission.device, asked, progress.note)
+    if commission.device == "cuda":
+        chosen = in_groups(chosen, together)
+    elif any((len(one.cpus) or load.own_cpus()) < together for one in chosen):
+        raise ValueError(
+            f"--together {together}: fewer CPUs than processes; give fewer, or split the CPUs into "
+            "fewer parts"
+        )
+    if len(chosen) == 1 and asked is None:
+        return Alone(commission, progress)
     return Several(commission, chosen, progress)
 
 

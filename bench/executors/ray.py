@@ -9,8 +9,10 @@ import contextlib
 import importlib
 import os
 import socket
+import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +30,7 @@ from bench.executor import (
     Said,
     Slot,
 )
+from bench.model import TaskRun
 from bench.schedule import Turn
 from bench.slot import (
     Message,
@@ -45,6 +48,8 @@ _LISTENER_S = 10.0
 """Between a slot's failure to open and the next try."""
 _MOST_FAILURES = 20
 """Actors in a row that die before they join: then it is not chance."""
+_LISTENERS = "listeners"
+"""Calls of this group are served beside a visit; all others one after the other, in one thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +59,14 @@ class Kind:
     name: str | None
     """Accelerator type or custom resource; None: any."""
     count: int | None
-    """None: as many as the cluster has."""
+    """Slots of it; None: as many as the cluster has."""
 
 
-def kinds(text: str | None) -> tuple[Kind, ...]:
+def kinds(text: str | None, together: int = 1) -> tuple[Kind, ...]:
     """Read `h100:4,a100:8`.
 
     Raises:
-        ValueError: it is not of that form.
+        ValueError: it is not of that form, or a number is not one of whole groups.
     """
     if text is None:
         return (Kind(name=None, count=None),)
@@ -70,10 +75,57 @@ def kinds(text: str | None) -> tuple[Kind, ...]:
         name, _, count = part.strip().partition(":")
         if not name or not count.isdecimal() or int(count) < 1:
             raise ValueError(f"--gpus {text}: give kinds and numbers, such as h100:4,a100:8")
-        found.append(Kind(name=name, count=int(count)))
+        if int(count) % together:
+            raise ValueError(
+                f"--gpus {text}: {count} cannot be put into groups of {together} (--together)"
+            )
+        found.append(Kind(name=name, count=int(count) // together))
     if len({kind.name for kind in found}) != len(found):
         raise ValueError(f"--gpus {text}: a kind is there twice")
     return tuple(found)
+
+
+class Spoken:
+    """What a slot says while it serves a request, kept for a listener in another thread."""
+
+    def __init__(self) -> None:
+        """Nothing was said yet."""
+        self._changed = threading.Condition()
+        self._messages: list[Message] = []
+        self._number = 0
+        self._over = True
+
+    def begin(self, number: int) -> None:
+        """The request of this number is served from now on."""
+        with self._changed:
+            self._number, self._over, self._messages = number, False, []
+            self._changed.notify_all()
+
+    def say(self, message: Message) -> None:
+        """Keep a message."""
+        with self._changed:
+            self._messages.append(message)
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """The request has its answer."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+    def heard(self, number: int) -> list[Message]:
+        """Wait for what is said during a request; empty once nothing more will be."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    self._number > number
+                    or (self._number == number and (self._over or bool(self._messages)))
+                )
+            )
+            if self._number != number:
+                return []
+            found, self._messages = self._messages, []
+            return found
 
 
 class Served:
@@ -82,32 +134,41 @@ class Served:
     def __init__(self) -> None:
         """Nothing yet."""
         self._server = SlotServer()
+        self._spoken = Spoken()
 
     def open(self, request: Message) -> Message:
         """Say where this is, keep to this device's share of the node's CPUs, and open the slot."""
         ray: Any = importlib.import_module("ray")
         node = ray.get_runtime_context().get_node_id()
         here = next((_gpus(one) for one in ray.nodes() if one["NodeID"] == node), 0)
-        mine = [int(one) for one in ray.get_gpu_ids() if str(one).isdecimal()]
-        number = mine[0] if mine else 0
-        if mine and here > 1 and number < here and hasattr(os, "sched_setaffinity"):
-            cpus = shared(usable(), [None] * here)[number]
+        mine = sorted(int(one) for one in ray.get_gpu_ids() if str(one).isdecimal())
+        if mine and here > 1 and mine[-1] < here and hasattr(os, "sched_setaffinity"):
+            shares = shared(usable(), [None] * here)
+            cpus = [cpu for number in mine for cpu in shares[number]]
             if cpus:
                 os.sched_setaffinity(0, cpus)
         return {
             "node": f"{socket.gethostname()} {node[:6]}",
-            "device": f"gpu {number}" if mine else "cpus",
+            "device": gpu_words(mine),
             "pid": os.getpid(),
             "answer": self._server.answer(request, _nobody),
         }
 
-    def answer(self, request: Message) -> Message:
-        """Answer a request of `bench.slot`."""
-        return self._server.answer(request, _nobody)
+    def answer(self, request: Message, number: int) -> Message:
+        """Answer a request of `bench.slot`, the actor's `number`-th."""
+        self._spoken.begin(number)
+        try:
+            return self._server.answer(request, self._spoken.say)
+        finally:
+            self._spoken.end()
+
+    def heard(self, number: int) -> list[Message]:
+        """What is said during that request, beside it; empty once nothing more will be."""
+        return self._spoken.heard(number)
 
 
 def _nobody(_message: Message) -> None:
-    """An actor's call has one answer: what a training says before it is not carried."""
+    """Nobody listens while a slot is opened."""
 
 
 @dataclass(slots=True)
@@ -120,6 +181,10 @@ class _Actor:
     """The node that it must run on; None: Ray chooses."""
     slot: Slot | None = None
     pid: int | None = None
+    number: int = 0
+    """Requests so far."""
+    busy: bool = False
+    """The last of them is not answered."""
 
 
 @dataclass(slots=True)
@@ -131,6 +196,8 @@ class RayPool:
     kinds: tuple[Kind, ...]
     _actors: list[_Actor] = field(default_factory=list[_Actor])
     _calls: dict[Any, _Actor] = field(default_factory=dict[Any, _Actor])
+    _listening: dict[Any, tuple[_Actor, int]] = field(default_factory=dict[Any, tuple[_Actor, int]])
+    """Calls that tell how far a training is, and the number of its request."""
     _told: list[Event] = field(default_factory=list[Event])
     _lives: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
     _joined: set[str | None] = field(default_factory=set[str | None])
@@ -143,13 +210,14 @@ class RayPool:
 
     def __enter__(self) -> "RayPool":
         given = self.commission
-        request = open_request(given.plan, given.device, given.threads, given.only)
+        request = open_request(given.plan, given.device, given.threads, given.only, given.together)
         self._request = self.ray.put(request)
         self._recruit()
         if not self._actors and all(kind.count is None for kind in self.kinds):
             self.__exit__(None, None, None)
             raise PoolError(
-                "the Ray cluster has no GPU: add nodes that have some, or give --device cpu"
+                f"no node of the Ray cluster has {_many(given.together)}: add nodes that have, or "
+                "give --device cpu"
             )
         return self
 
@@ -165,8 +233,10 @@ class RayPool:
         self.ray.shutdown()
 
     def visit(self, slot: Slot, turn: Turn, checkpoints: Path) -> None:
-        """Call the actor."""
-        self._ask(slot, visit_request(turn, checkpoints))
+        """Call the actor; trainings are listened to."""
+        actor = self._ask(slot, visit_request(turn, checkpoints))
+        if actor is not None and isinstance(turn.case.stimulus, TaskRun):
+            self._listen(actor, actor.number)
 
     def measure(self, slot: Slot) -> None:
         """Call the actor."""
@@ -185,13 +255,17 @@ class RayPool:
         """Return answers, and recruit where devices are missing."""
         self._recruit()
         if not self._told:
-            calls = list(self._calls)
+            # listeners first: what was said before an answer is told before it
+            calls = [*self._listening, *self._calls]
             if calls:
                 ready, _ = self.ray.wait(calls, num_returns=1, timeout=timeout_s)
                 if ready:
                     ready, _ = self.ray.wait(calls, num_returns=len(calls), timeout=0)
                 for call in ready:
-                    self._receive(call)
+                    if call in self._listening:
+                        self._hear(call)
+                    else:
+                        self._receive(call)
             else:
                 time.sleep(min(timeout_s, _PAUSE_S))
         found = tuple(self._told)
@@ -210,15 +284,36 @@ class RayPool:
         """The process of each slot, on its node."""
         return {a.slot: a.pid for a in self._actors if a.slot is not None and a.pid is not None}
 
-    def _ask(self, slot: Slot, request: Message) -> None:
+    def _ask(self, slot: Slot, request: Message) -> _Actor | None:
         for actor in self._actors:
             if actor.slot == slot:
-                self._calls[actor.handle.answer.remote(request)] = actor
-                return
+                actor.number += 1
+                actor.busy = True
+                self._calls[actor.handle.answer.remote(request, actor.number)] = actor
+                return actor
         self._told.append(Lost(slot=slot, reason="its actor is gone"))
+        return None
+
+    def _listen(self, actor: _Actor, number: int) -> None:
+        heard = actor.handle.heard.options(concurrency_group=_LISTENERS)
+        self._listening[heard.remote(number)] = (actor, number)
+
+    def _hear(self, call: Any) -> None:
+        actor, number = self._listening.pop(call)
+        if not actor.busy or actor.number != number or actor.slot is None:
+            return
+        try:
+            messages = self.ray.get(call)
+        except self.ray.exceptions.RayError:
+            return  # its answer's call says what happened
+        for message in messages:
+            self._told.append(event_of(actor.slot, message))
+        if messages:
+            self._listen(actor, number)
 
     def _receive(self, call: Any) -> None:
         actor = self._calls.pop(call)
+        actor.busy = False
         if actor not in self._actors:
             return
         try:
@@ -262,6 +357,8 @@ class RayPool:
     def _kill(self, actor: _Actor) -> None:
         for call in [call for call, owner in self._calls.items() if owner is actor]:
             del self._calls[call]
+        for call in [call for call, (owner, _) in self._listening.items() if owner is actor]:
+            del self._listening[call]
         with contextlib.suppress(Exception):  # it is dead, or Ray is
             self.ray.kill(actor.handle)
 
@@ -276,10 +373,12 @@ class RayPool:
                 self._hire_on_each(kind, nodes)
                 continue
             have = sum(actor.kind.name == kind.name for actor in self._actors)
-            present = sum(_gpus(node) for node in nodes)
+            together = self.commission.together
+            # a group is one node's: its processes meet there
+            present = sum(_gpus(node) // together for node in nodes)
             wanted = (kind.count or present) - self._released[kind.name]
             for _ in range(have, wanted):
-                wishes: dict[str, Any] = {"num_gpus": 1}
+                wishes: dict[str, Any] = {"num_gpus": together}
                 if kind.name is not None:
                     wishes["resources"] = {_resource(kind.name, nodes): 0.001}
                 self._hire(kind, wishes)
@@ -296,9 +395,21 @@ class RayPool:
     def _hire(self, kind: Kind, wishes: dict[str, Any], node: str | None = None) -> None:
         # the sweep decides what is made again, so Ray must not
         options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, **wishes}
-        actor = _Actor(self.ray.remote(Served).options(**options).remote(), kind, node)
+        served = self.ray.remote(concurrency_groups={_LISTENERS: 1})(Served)
+        actor = _Actor(served.options(**options).remote(), kind, node)
         self._actors.append(actor)
         self._calls[actor.handle.open.remote(self._request)] = actor
+
+
+def gpu_words(numbers: Sequence[int]) -> str:
+    """`gpu 3`, `gpus 0+1`; `cpus` without one."""
+    if not numbers:
+        return "cpus"
+    return f"gpu{'s' if len(numbers) > 1 else ''} {'+'.join(map(str, numbers))}"
+
+
+def _many(together: int) -> str:
+    return "a GPU" if together == 1 else f"{together} GPUs"
 
 
 def _gpus(node: Any) -> int:
@@ -340,7 +451,7 @@ def pool(commission: Commission, progress: Progress) -> RayPool:
     Raises:
         PoolError: Ray is not installed, or the cluster cannot be reached.
     """
-    wanted = kinds(commission.options.get("gpus"))
+    wanted = kinds(commission.options.get("gpus"), commission.together)
     try:
         ray: Any = importlib.import_module("ray")
     except ModuleNotFoundError as error:

@@ -230,12 +230,18 @@ def _fate(task: Task | None, restarts: int) -> str:
 @contextlib.contextmanager
 def pool(commission: Commission, progress: Progress) -> Generator[Tasks]:
     """Find Slurm, and the tasks of an earlier driver or new ones."""
-    wanted = wishes(commission.options, commission.device)
+    wanted = wishes(commission.options, commission.device, commission.together)
     if absent := slurm_jobs.missing():
         raise PoolError(
             f"{', '.join(absent)}: not found; start this on a node where jobs are submitted"
         )
-    request = open_request(commission.plan, commission.device, commission.threads, commission.only)
+    request = open_request(
+        commission.plan,
+        commission.device,
+        commission.threads,
+        commission.only,
+        commission.together,
+    )
     earlier = _earlier(wanted.shared, request)
     if earlier is not None and not commission.resume:
         _tell_of_waiting(earlier, wanted, progress)

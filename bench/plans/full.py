@@ -10,7 +10,15 @@ from dataclasses import replace
 
 from attention_impls.registry import backends, load
 from bench.model import Case, Plan, unique_cases
-from bench.plan import Scope, image, runs_on, sequence, task_cases, workload_case
+from bench.plan import (
+    Scope,
+    image,
+    noise_pairs,
+    runs_on,
+    sequence,
+    task_cases,
+    workload_case,
+)
 from bench.plans import standard
 
 _SIDES = (224, 512, 1024)
@@ -46,6 +54,6 @@ def plan(scope: Scope) -> Plan:
         expected_minutes=(0.5 if scope.device == "cpu" else 0.1) * len(cases),
         protocol=replace(base.protocol, rounds=5, timeout_s=300.0),
         cases=cases,
-        noise_pairs=base.noise_pairs,
+        noise_pairs=noise_pairs(cases, base.noise_pairs),
         anchor=base.anchor,
     )

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from attention_impls.registry import backends
 from bench.model import Case, GridSize, Plan, Protocol, unique_cases
-from bench.plan import Scope, Width, anchor, executions, workload_case
+from bench.plan import Scope, Width, anchor, executions, noise_pairs, workload_case
 
 _SIDES = {"cpu": (8, 16), "cuda": (32, 64, 128, 256)}
 """Rows and columns of the grids; 32 x 32 is where SDPA is to be overtaken."""
@@ -61,6 +61,6 @@ def plan(scope: Scope) -> Plan:
             memory_limit_bytes=8 * 2**30 if scope.device == "cpu" else None,
         ),
         cases=cases,
-        noise_pairs=(first, *(c for c in cases[:3] if c != first)),
+        noise_pairs=noise_pairs(cases, cases[:4]),
         anchor=first,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from attention_impls.registry import backbones, load_backbone
 from bench.model import Case, DType, Plan, Protocol, unique_cases
-from bench.plan import Scope, anchor, executions, images_case
+from bench.plan import Scope, anchor, executions, images_case, noise_pairs
 
 SIDES = (224, 288, 384, 448, 512, 640, 768, 1024, 1536, 2048)
 _SOFTMAX = "softmax"
@@ -80,6 +80,6 @@ def plan(scope: Scope) -> Plan:
             memory_limit_bytes=16 * 2**30 if on_cpu else None,
         ),
         cases=cases,
-        noise_pairs=(anchor(scope), *paired[:3]),
+        noise_pairs=noise_pairs(cases, paired[:4]),
         anchor=anchor(scope),
     )  # fmt: skip

@@ -17,6 +17,7 @@ from bench.plan import (
     executions,
     frontier_case,
     image,
+    noise_pairs,
     task_cases,
     token_budget_batch,
     workload_case,
@@ -63,6 +64,7 @@ def plan(scope: Scope) -> Plan:
     """Build the quick plan."""
     scope = scope.choose(*_CHOSEN)
     dtype = scope.dtypes_or("float32" if scope.device == "cpu" else "bfloat16")[0]
+    cases = unique_cases(_cases(scope))
     pairs = (
         workload_case(v, b, image(side), dtype=dtype, passes="forward")
         for v, b in (("softmax", "sdpa"), ("inline", "reference"), ("linear_relu", "reference"))
@@ -78,7 +80,7 @@ def plan(scope: Scope) -> Plan:
             most_samples=60, sample_cap_s=1.5, timeout_s=120.0, anchor_every=25,
             memory_limit_bytes=4 * 2**30 if scope.device == "cpu" else None,
         ),
-        cases=unique_cases(_cases(scope)),
-        noise_pairs=(anchor(scope), *(c for c in unique_cases(pairs) if c != anchor(scope))),
+        cases=cases,
+        noise_pairs=noise_pairs(cases, unique_cases((anchor(scope), *pairs))),
         anchor=anchor(scope),
     )  # fmt: skip

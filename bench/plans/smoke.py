@@ -4,7 +4,15 @@ Cost: about four seconds a variant on 2 CPU cores. Expected result: every case `
 """
 
 from bench.model import Plan, Protocol, unique_cases
-from bench.plan import Scope, anchor, executions, image, task_cases, workload_case
+from bench.plan import (
+    Scope,
+    anchor,
+    executions,
+    image,
+    noise_pairs,
+    task_cases,
+    workload_case,
+)
 
 
 def plan(scope: Scope) -> Plan:
@@ -26,6 +34,6 @@ def plan(scope: Scope) -> Plan:
             memory_limit_bytes=4 * 2**30 if scope.device == "cpu" else None,
         ),
         cases=unique_cases(cases),
-        noise_pairs=(anchor(scope),),
+        noise_pairs=noise_pairs(cases, (anchor(scope),)),
         anchor=anchor(scope),
     )  # fmt: skip

@@ -14,6 +14,7 @@ from bench.plan import (
     executions,
     frontier_case,
     image,
+    noise_pairs,
     sequence,
     task_cases,
     token_budget_batch,
@@ -63,6 +64,7 @@ def plan(scope: Scope) -> Plan:
     """Build the standard plan."""
     on_cpu = scope.device == "cpu"
     dtype = scope.dtypes_or("float32" if on_cpu else "bfloat16")[0]
+    cases = unique_cases(_cases(scope))
     pairs = (
         workload_case(v, b, image(side), dtype=dtype, passes="forward")
         for v, b in (
@@ -83,7 +85,7 @@ def plan(scope: Scope) -> Plan:
             most_samples=60, sample_cap_s=2.0, timeout_s=120.0, anchor_every=25,
             memory_limit_bytes=8 * 2**30 if on_cpu else None,
         ),
-        cases=unique_cases(_cases(scope)),
-        noise_pairs=(anchor(scope), *(c for c in unique_cases(pairs) if c != anchor(scope))),
+        cases=cases,
+        noise_pairs=noise_pairs(cases, unique_cases((anchor(scope), *pairs))),
         anchor=anchor(scope),
     )  # fmt: skip

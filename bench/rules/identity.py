@@ -188,20 +188,30 @@ def _environment(under: RunUnderTest) -> Iterator[Fault]:
 
 def _hardware_id(under: RunUnderTest) -> Iterator[Fault]:
     from bench.environment import hardware_id  # noqa: PLC0415 - imports torch
+    from bench.together import together_of  # noqa: PLC0415 - imports torch
 
     environment = under.run.environment
+    try:
+        together = together_of(environment.settings)
+    except ValueError as wrong:
+        yield Fault("run.json", f"environment.settings: {wrong}")
+        return
     expected = hardware_id(
         environment.device,
         environment.device_name,
         environment.cpu_count,
         environment.device_memory_bytes,
+        together,
     )
     if environment.hardware_id != expected:
         yield Fault(
             "run.json",
-            f"environment.hardware_id is {environment.hardware_id}, device name, CPUs and memory "
-            f"give {expected}",
+            f"environment.hardware_id is {environment.hardware_id}, device name, CPUs, memory and "
+            f"devices together give {expected}",
         )
+    timed = tuple(r.case.id for r in under.records if not isinstance(r.case.stimulus, TaskRun))
+    if together > 1 and timed:
+        yield Fault("run.json", f"{together} devices train together, these cases use one", timed)
 
 
 def _characters(under: RunUnderTest) -> Iterator[Fault]:

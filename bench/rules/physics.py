@@ -54,7 +54,12 @@ def _parameters(under: RunUnderTest) -> Iterator[Fault]:
             continue
         shape = call.shape.with_batch(1)
         expected = parameters_of(call.spec.name, call.options, shape, one.case.level)
-        if found.value != expected:
+        if expected is None:
+            yield one.fault(
+                f"parameters is {found.value:.0f}, but no layer of these options can be built: "
+                "state the options that ran"
+            )
+        elif found.value != expected:
             yield one.fault(f"parameters is {found.value:.0f}, the built layer has {expected}")
 
 

@@ -296,12 +296,18 @@ def option_faults(spec: "AttentionSpec", chosen: dict[str, Scalar]) -> tuple[str
 
 
 @cache
-def parameters_of(variant: str, options: Any, shape: AttentionShape, level: Level) -> int:
-    """Count learned numbers of the layer, or of its core alone, on the meta device."""
+def parameters_of(variant: str, options: Any, shape: AttentionShape, level: Level) -> int | None:
+    """Count learned numbers of the layer, or of its core alone, on the meta device.
+
+    None: options that are typed into a file can ask for a layer that no memory can address.
+    """
     import torch  # noqa: PLC0415 - reading results must not cost its import
 
-    with torch.device("meta"):
-        layer = load(variant).build(shape, options)
+    try:
+        with torch.device("meta"):
+            layer = load(variant).build(shape, options)
+    except (RuntimeError, OverflowError):
+        return None
     module = getattr(layer, "mix", None) if level == "core" else layer
     learned = module.parameters() if isinstance(module, torch.nn.Module) else ()
     return sum(parameter.numel() for parameter in learned)
@@ -315,6 +321,8 @@ def floor_of(under: RunUnderTest, one: RecordUnderTest) -> roofline.Floor | None
     spec, shape = call.spec, call.shape
     work = (spec.core_flops if one.case.level == "core" else spec.flops)(shape, call.options)
     parameters = parameters_of(spec.name, call.options, shape.with_batch(1), one.case.level)
+    if parameters is None:
+        return None
     moved = roofline.least_bytes(
         workload,
         batch=shape.batch,

@@ -21,15 +21,9 @@ from leaderboard.contexts import (
 from leaderboard.format import power, whole
 from leaderboard.page import RawFile
 from leaderboard.ranking import baseline, noise_floor
-from leaderboard.results import EXACTNESS_TITLES, OUTCOME_WORDS, Exactness, Result, View
+from leaderboard.results import EXACTNESS_TITLES, OUTCOME_WORDS, Result, View
 
 USUAL_PX, USUAL_TOKENS = 512, 4096
-OF_KIND: Mapping[Exactness, str] = {
-    "exact": "exact softmax attention",
-    "approximate": "the approximations of softmax attention",
-    "own": "the other mechanisms",
-}
-"""How sentences name the kinds of function."""
 _METRICS = {"memory": "peak_memory", "energy": "energy", "flops": "flops"}
 
 
@@ -185,7 +179,7 @@ def contexts_of(view: View, *, layers_only: bool) -> list[dict[str, Any]]:
         if layers_only and (context.level != "layer" or context.causal):
             continue
         words = f"{context.dtype}, {LEVEL_WORDS[context.level]}, "
-        words += f"{POLICY_WORDS[context.batch_policy]}, {context.width}."
+        words += f"{POLICY_WORDS[context.batch_policy]}, {context.width}"
         offered.append(
             {
                 "machine": slug(context.hardware_id),
@@ -219,6 +213,6 @@ def _usual(sizes: Sequence[Size]) -> int:
     return min((s.tokens for s in sizes), key=lambda n: (abs(n - USUAL_TOKENS), n))
 
 
-def kinds() -> list[tuple[str, str, str]]:
-    """Return (identifier, title, words) of each kind of function."""
-    return [(kind, title, OF_KIND[kind]) for kind, title in EXACTNESS_TITLES.items()]
+def kinds() -> list[tuple[str, str]]:
+    """Return (identifier, title) of each kind of function."""
+    return list(EXACTNESS_TITLES.items())

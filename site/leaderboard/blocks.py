@@ -4,128 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-# Inside a line ------------------------------------------------------------------------------------
+from leaderboard.drawings import Charts, Figure, Gallery
+from leaderboard.pieces import Inline, Link
+from leaderboard.tables import Matrix, Table
 
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A link to a page or file of the site."""
-
-    kind: ClassVar[str] = "link"
-    text: str
-    path: str
-    """Path from the root of the site, with an optional #fragment."""
-    download: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class External:
-    """A link to another site; anything but http(s) is printed as plain text."""
-
-    kind: ClassVar[str] = "external"
-    text: str
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """A name or command."""
-
-    kind: ClassVar[str] = "code"
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Strong:
-    """The words that carry the sentence."""
-
-    kind: ClassVar[str] = "strong"
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Muted:
-    """Words of the second rank."""
-
-    kind: ClassVar[str] = "muted"
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Badge:
-    """One word about a row that must not be overlooked."""
-
-    kind: ClassVar[str] = "badge"
-    text: str
-    tone: Literal["plain", "exact", "approximate", "own", "warning", "failure"]
-    help: str
-    """What the word means."""
-
-
-@dataclass(frozen=True, slots=True)
-class VariantName:
-    """A variant with its mark, linked to its page."""
-
-    kind: ClassVar[str] = "variant"
-    variant: str
-    text: str
-    detail: str | None = None
-    """Backend and options."""
-
-
-@dataclass(frozen=True, slots=True)
-class Strip:
-    """A value with its interval on an axis that all rows of a table share."""
-
-    kind: ClassVar[str] = "strip"
-    variant: str
-    low: float
-    """Left end of the interval, 0..1 along the axis."""
-    value: float
-    """Position of the value, 0..1."""
-    high: float
-    """Right end, 0..1."""
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What became of one cell of a map: a letter, its word, and the way to its result."""
-
-    kind: ClassVar[str] = "state"
-    letter: str
-    word: str
-    tone: str
-    """`ok`, `absent`, or the kind of failure."""
-    path: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Ticks:
-    """The samples of one round on an axis that all rounds of a case share."""
-
-    kind: ClassVar[str] = "ticks"
-    variant: str
-    at: tuple[float, ...]
-    """Positions, 0..1 along the axis."""
-    middle: float
-    """Position of their median."""
-
-
-Piece = (
-    str | Link | External | Code | Strong | Muted | Badge | VariantName | Strip | State | Ticks
-)  # fmt: skip
-Inline = tuple[Piece, ...]
-
-
-def prose(text: str) -> Inline:
-    """Return running text; what stands between backticks is code."""
-    parts = text.split("`")
-    if len(parts) % 2 == 0:
-        return (text,)
-    return tuple(Code(part) if n % 2 else part for n, part in enumerate(parts) if part)
-
-
-# Blocks -------------------------------------------------------------------------------------------
+# Text ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +26,7 @@ class Bullets:
 
     kind: ClassVar[str] = "bullets"
     items: tuple[Inline, ...]
+    tone: Literal["plain", "finding"] = "plain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,214 +75,6 @@ class Notice:
     tone: Literal["plain", "warning"] = "plain"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """Head of a table column."""
-
-    title: str
-    unit: str | None = None
-    """Second line of the head."""
-    help: str | None = None
-    number: bool = False
-    """Right-aligned and sorted as a number, missing values last in both directions."""
-    ordered: bool = False
-    """Sorted as a number though it reads as text."""
-    sortable: bool = True
-    secondary: bool = False
-    """Left out on phones; the row's details have it."""
-    shape: Literal[
-        "rank", "name", "number", "interval", "strip", "details", "state", "text", "trust", "free"
-    ] = "free"
-    """Width of the column in tables that align with each other."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One cell."""
-
-    content: Inline
-    order: str | float | None = None
-    """What it sorts by; None: by its text, and for numbers: last."""
-    tone: Literal["plain", "failure", "muted", "best", "state"] = "plain"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row; the first cell that is not a rank names it."""
-
-    cells: tuple[Cell, ...]
-    tone: Literal["plain", "baseline", "failed", "stale"] = "plain"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """A table, complete without scripts."""
-
-    kind: ClassVar[str] = "table"
-    id: str
-    caption: str
-    heads: tuple[Head, ...]
-    rows: tuple[Row, ...]
-    empty: str
-    """What stands in place of a table without rows."""
-    name_column: int = 0
-    """Which column names the row."""
-    show_caption: bool = True
-    sortable: bool = True
-    aligned: bool = False
-    """Fixed column widths, so that tables under each other align."""
-    sticky: bool = False
-    """The first column stays in view while the others scroll."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeyEntry:
-    """One line of a figure's key."""
-
-    variant: str
-    name: str
-    """Stable name in addresses, unique within the figure."""
-    text: str
-    series: tuple[int, ...]
-    """Numbers of the traces that it switches."""
-    shown: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """A figure with its finding, its key, its data as a table and as a file."""
-
-    kind: ClassVar[str] = "figure"
-    id: str
-    title: str
-    finding: str
-    """One sentence, computed from the data."""
-    drawing: Mapping[str, Any]
-    """What the script draws; colours are names of style variables."""
-    key: tuple[KeyEntry, ...]
-    data: Table
-    csv_path: str
-    """Path of the data file from the root of the site."""
-    csv_text: str
-    """Contents of the data file."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChartBar:
-    """An upright interval."""
-
-    x: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChartLine:
-    """One line of a chart as geometry."""
-
-    colour_class: str
-    dash_class: str
-    symbol: str
-    path: str
-    """SVG path data; empty: points only."""
-    dots: tuple[tuple[float, float], ...]
-    bars: tuple[ChartBar, ...]
-    faint: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chart:
-    """Lines as geometry: complete without scripts."""
-
-    title: str
-    description: str
-    width: float
-    height: float
-    left: float
-    top: float
-    right: float
-    bottom: float
-    x_ticks: tuple[tuple[float, str], ...]
-    """(position, text)."""
-    y_ticks: tuple[tuple[float, str], ...]
-    x_title: str
-    y_title: str
-    lines: tuple[ChartLine, ...]
-    level: tuple[float, str] | None
-    """A horizontal line to compare with, and what it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChartKey:
-    """What one look means."""
-
-    text: str
-    colour_class: str
-    dash_class: str
-    symbol: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Charts:
-    """Charts beside each other, with one key and their data as a file."""
-
-    kind: ClassVar[str] = "charts"
-    id: str
-    title: str
-    note: str
-    charts: tuple[Chart, ...]
-    key: tuple[ChartKey, ...]
-    small: bool
-    csv_path: str
-    """Path of the data file from the root of the site."""
-    csv_text: str
-    """Contents of the data file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """One entry of a matrix."""
-
-    x: int
-    y: int
-    negative: bool
-    strength: float
-    """0..1."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tiles:
-    """A matrix as squares."""
-
-    title: str
-    width: int
-    height: int
-    tiles: tuple[Tile, ...]
-    marked: tuple[int, int] | None
-    """(column, row) that it is about."""
-    range_text: str
-    """Least and largest value."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TileRow:
-    """Pictures that belong together, and whose they are."""
-
-    name: Inline
-    pictures: tuple[Tiles, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gallery:
-    """Matrices as pictures, a row of them for each owner."""
-
-    kind: ClassVar[str] = "gallery"
-    id: str
-    title: str
-    note: str
-    rows: tuple[TileRow, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class Section:
     """A titled part of a page."""
@@ -439,8 +115,6 @@ class Chooser:
     facets: tuple[str, ...]
     """Labels."""
     panels: tuple[Panel, ...]
-    filter_label: str | None = None
-    """Label of a text filter over the rows of the shown panel; None: no filter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -481,16 +155,6 @@ class Island:
     blocks: "tuple[Block, ...]"
     draws: bool = False
     """The script draws figures."""
-
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """A dense table of short texts: rows of strings, the first names the row."""
-
-    kind: ClassVar[str] = "matrix"
-    caption: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)

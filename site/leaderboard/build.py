@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.table import LeaderboardTable
-from leaderboard.blocks import Charts, Figure
+from leaderboard.drawings import Charts, Figure
 from leaderboard.format import count_of, day
 from leaderboard.page import Page, RawFile, pages
 from leaderboard.rendering import Surroundings, html, marks_css, within

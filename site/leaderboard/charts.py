@@ -8,8 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from leaderboard.blocks import Chart, ChartBar, ChartKey, ChartLine, Charts, Tile, Tiles
 from leaderboard.csvfile import csv_text
+from leaderboard.drawings import Chart, ChartBar, ChartKey, ChartLine, Charts, Tile, Tiles
 from leaderboard.format import significant
 from leaderboard.marks import COLOURS, DASHES, SYMBOLS, Mark
 

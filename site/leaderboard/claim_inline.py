@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from leaderboard.axes import Axis
-from leaderboard.blocks import Block, Cell, Head, Paragraph, Row, Table
+from leaderboard.blocks import Block, Paragraph
 from leaderboard.checked import numbers_by_model
 from leaderboard.contexts import slug
 from leaderboard.format import MISSING, decimal, listed, measure
 from leaderboard.lines import Line, Setting, drawn, missing, networks
 from leaderboard.results import OUTCOME_WORDS, View
+from leaderboard.tables import Cell, Head, Row, Table
 
 INLINE_SIDES = (224, 384, 640, 1024)
 """Of the paper's figure."""

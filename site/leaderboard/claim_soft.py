@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from bench.curves import exponent
 from leaderboard.axes import Axis
-from leaderboard.blocks import Block, Cell, Head, Paragraph, Row, Table, VariantName
+from leaderboard.blocks import Block, Paragraph
 from leaderboard.contexts import slug
 from leaderboard.format import MISSING, decimal, listed
 from leaderboard.lines import Line, Setting, drawn, layers, missing, networks
+from leaderboard.pieces import VariantName
 from leaderboard.results import View
+from leaderboard.tables import Cell, Head, Row, Table
 
 SOFT_LAYERS = ("softmax", "soft", "linformer", "performer", "nystromformer")
 """The mechanisms of the paper's figure."""

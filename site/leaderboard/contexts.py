@@ -60,6 +60,13 @@ class Size:
         return f"{self.height} \N{MULTIPLICATION SIGN} {self.width}"
 
     @property
+    def patches(self) -> str | None:
+        """`patches of 16 px` for images whose side the grid divides."""
+        if self.resolution_px is None or self.resolution_px % self.height:
+            return None
+        return f"patches of {self.resolution_px // self.height} px"
+
+    @property
     def slug(self) -> str:
         """Stable name for addresses."""
         base = f"{self.height}x{self.width}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from leaderboard.addresses import execution
 from leaderboard.contexts import Size, size_of
-from leaderboard.figures import Point, Series
+from leaderboard.figure_data import Point, Series
 from leaderboard.format import whole
 from leaderboard.results import EXACTNESS_TITLES, OUTCOME_WORDS, Result, View
 

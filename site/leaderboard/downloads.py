@@ -10,10 +10,11 @@ import pandas
 
 from bench.table import ROW_TYPES
 from leaderboard.addresses import of_context
-from leaderboard.blocks import Link, Paragraph
+from leaderboard.blocks import Paragraph
 from leaderboard.contexts import Context, slug
 from leaderboard.csvfile import csv_text
 from leaderboard.page import RawFile
+from leaderboard.pieces import Link
 from leaderboard.results import View, plain_column
 
 LICENCE = "CC-BY-4.0"

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from bench.report import AnalysisReport, Curves, Line, Picture
 from bench.table import AnalysisEntry
 from leaderboard import charts
-from leaderboard.blocks import Badge, Block, Charts, Gallery, TileRow, VariantName
+from leaderboard.blocks import Block
 from leaderboard.contexts import slug
+from leaderboard.drawings import Charts, Gallery, TileRow
 from leaderboard.format import count_of, listed, percent
 from leaderboard.marks import Mark
+from leaderboard.pieces import Badge, VariantName
 from leaderboard.results import View
 
 _FEW = 6

@@ -4,44 +4,17 @@ Colours are names of style variables (`@c3`, `@text`), so that one drawing serve
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from leaderboard.axes import Axis, drawn_axis, plotly_text, short
-from leaderboard.blocks import Cell, Figure, Head, KeyEntry, Paragraph, Row, Table, VariantName
-from leaderboard.csvfile import csv_text
+from leaderboard.axes import Axis, drawn_axis, plotly_text
+from leaderboard.blocks import Paragraph
+from leaderboard.drawings import Figure, KeyEntry
+from leaderboard.figure_data import Point, Series, matrix, pairs, points_csv, with_interval
 from leaderboard.format import measure
 from leaderboard.marks import Mark
 
 HEIGHT_PX = 480
 _SUPPRESSED = "#00000000"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One measured point, in base units."""
-
-    x: float
-    y: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Series:
-    """One line or one set of points."""
-
-    variant: str
-    label: str
-    """Name in key, labels and data."""
-    main: bool
-    """The variant's reference: filled markers; another execution has open ones."""
-    points: tuple[Point, ...]
-    failed: str | None = None
-    """What happens beyond the last point, e.g. `out of memory at 16,384`."""
-    shown: bool = True
-    name: str = ""
-    """Stable name in addresses; empty: the variant's, where it has one series only."""
 
 
 def curves(
@@ -108,9 +81,9 @@ def curves(
         finding=finding,
         drawing=drawing,
         key=key,
-        data=(_pairs if paired else _matrix)(f"{id_}-table", title, x, y, series),
+        data=(pairs if paired else matrix)(f"{id_}-table", title, x, y, series),
         csv_path=f"data/figures/{id_}.csv",
-        csv_text=_points_csv(x, y, series),
+        csv_text=points_csv(x, y, series),
     )
 
 
@@ -166,7 +139,8 @@ def scatter(
     names = [
         {"series": i, "x": one.points[0].x, "y": one.points[0].y, "text": plotly_text(one.label),
          "colour": f"@{marks[one.variant].colour_class}"}
-        for i, one in enumerate(series)
+        # the first names find room; those of points that nothing beats matter most
+        for i, one in sorted(enumerate(series), key=lambda pair: pair[0] in faded)
     ]  # fmt: skip
     key = tuple(
         KeyEntry(one.variant, one.name or one.variant, one.label, (i,), one.shown)
@@ -178,9 +152,9 @@ def scatter(
         finding=finding,
         drawing={"data": traces, "layout": layout, "ends": [], "names": names},
         key=key,
-        data=_pairs(f"{id_}-table", title, x, y, series),
+        data=pairs(f"{id_}-table", title, x, y, series),
         csv_path=f"data/figures/{id_}.csv",
-        csv_text=_points_csv(x, y, series),
+        csv_text=points_csv(x, y, series),
     )
 
 
@@ -203,7 +177,7 @@ def _line(one: Series, x: Axis, y: Axis, mark: Mark) -> dict[str, Any]:
             "size": 7 if len(one.points) > 1 else 10,
             "line": {"color": colour, "width": 0 if one.main else 1.5},
         },
-        "text": [f"{measure(x.quantity, p.x)}, {_with_interval(y, p)}" for p in one.points],
+        "text": [f"{measure(x.quantity, p.x)}, {with_interval(y, p)}" for p in one.points],
         "hovertemplate": "<b>%{fullData.name}</b><br>%{text}<extra></extra>",
     }
     if bounded:
@@ -258,13 +232,6 @@ def _ceiling(points: Sequence[Point]) -> dict[str, Any]:
     }
 
 
-def _with_interval(axis: Axis, point: Point) -> str:
-    text = measure(axis.quantity, point.y)
-    if point.low is None or point.high is None:
-        return text
-    return f"{text} ({measure(axis.quantity, point.low)} to {measure(axis.quantity, point.high)})"
-
-
 def _layout(
     x: Axis,
     y: Axis,
@@ -294,69 +261,3 @@ def _layout(
         "dragmode": False,
         "modebar": {"bgcolor": _SUPPRESSED, "color": "@muted", "activecolor": "@text"},
     }
-
-
-def _matrix(id_: str, title: str, x: Axis, y: Axis, series: Sequence[Series]) -> Table:
-    """One row a series, one column an x."""
-    xs = sorted({p.x for one in series for p in one.points})
-    labels = dict(x.ticks or ())
-    rows: list[Row] = []
-    for one in series:
-        at = {p.x: p for p in one.points}
-        cells = [Cell((VariantName(one.variant, one.label),), one.label)]
-        cells += [
-            Cell((measure(y.quantity, at[v].y),), at[v].y)
-            if v in at
-            else Cell(("\N{EN DASH}",), tone="muted")
-            for v in xs
-        ]
-        cells.append(Cell((one.failed or "",), tone="muted"))
-        rows.append(Row(tuple(cells)))
-    heads = [Head(title="Variant")]
-    heads += [Head(title=labels.get(v, short(x.quantity, v)), number=True) for v in xs]
-    heads.append(Head(title="Beyond"))
-    return Table(
-        id=id_,
-        caption=f"{title}: {y.title.lower()}",
-        heads=tuple(heads),
-        rows=tuple(rows),
-        empty="No data.",
-    )
-
-
-def _pairs(id_: str, title: str, x: Axis, y: Axis, series: Sequence[Series]) -> Table:
-    """One row a point."""
-    return Table(
-        id=id_,
-        caption=title,
-        heads=(
-            Head(title="Variant"),
-            Head(title=x.title, number=True),
-            Head(title=y.title, number=True),
-        ),
-        rows=tuple(
-            Row(
-                (
-                    Cell((one.label,), one.label),
-                    Cell((measure(x.quantity, p.x),), p.x),
-                    Cell((_with_interval(y, p),), p.y),
-                )
-            )
-            for one in series
-            for p in one.points
-        ),
-        empty="No data.",
-    )
-
-
-def _points_csv(x: Axis, y: Axis, series: Sequence[Series]) -> str:
-    head = ("variant", "series", f"x ({x.title})", f"y ({y.title}, {y.quantity})", "low", "high",
-            "beyond")  # fmt: skip
-    return csv_text(
-        head,
-        (
-            (one.variant, one.label, p.x, p.y, p.low, p.high, one.failed)
-            for one in series
-            for p in one.points
-        ),
-    )

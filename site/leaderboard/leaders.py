@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from leaderboard.blocks import Cell, Head, Inline, Link, Muted, Piece, Row, Table, VariantName
 from leaderboard.contexts import Size
 from leaderboard.format import MISSING, listed, measure, whole
+from leaderboard.pieces import Inline, Link, Muted, Piece, VariantName
 from leaderboard.provenance import failure_words
 from leaderboard.ranking import Group, grouped, ranks_by
 from leaderboard.results import EXACTNESS_TITLES, Result, View
+from leaderboard.tables import Cell, Head, Row, Table
 
 _HEADS = {"exact": "Exact softmax", "approximate": "Approximation", "own": "Other mechanism"}
 _MOST_NAMED = 2

@@ -7,8 +7,8 @@ from pathlib import Path
 from bench.model import Training
 from bench.table import Recorded, TaskEntry, recorded
 from leaderboard import charts
-from leaderboard.blocks import Charts
 from leaderboard.contexts import slug
+from leaderboard.drawings import Charts
 from leaderboard.marks import Mark
 from leaderboard.results import View
 from leaderboard.trainings import Trained

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from leaderboard.axes import Axis, tokens_axis
-from leaderboard.blocks import Block, Code, Inline, Notice
+from leaderboard.blocks import Block, Notice
 from leaderboard.contexts import slug
-from leaderboard.figures import Point, Series, curves
+from leaderboard.figure_data import Point, Series
+from leaderboard.figures import curves
 from leaderboard.format import listed
+from leaderboard.pieces import Code, Inline
 from leaderboard.results import OUTCOME_WORDS, Result, View
 
 

@@ -121,16 +121,3 @@ def marks(variants: Iterable[str], measured: Sequence[str] = ()) -> Mapping[str,
         chosen[name] = mark
         taken.add(mark)
     return {name: chosen[name] for name in sorted(chosen)}
-
-
-def contrast(one: str, other: str) -> float:
-    """Return the WCAG contrast of two `#rrggbb` colours, 1 to 21."""
-    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
-    return (lighter + 0.05) / (darker + 0.05)
-
-
-def _luminance(colour: str) -> float:
-    channels = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    linear = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
-    red, green, blue = linear
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

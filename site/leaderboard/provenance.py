@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bench.table import TIERS, Tier
-from leaderboard.blocks import Badge, Cell, Head, Inline, Piece
 from leaderboard.format import count_of
+from leaderboard.pieces import Badge, Inline, Piece
 from leaderboard.results import OUTCOME_WORDS, Result, View
+from leaderboard.tables import Cell, Head
 
 if TYPE_CHECKING:
     from bench.rules import Finding

@@ -1,8 +1,9 @@
 """The table of files that were refused, as two pages show it."""
 
-from leaderboard.blocks import Cell, Code, Head, Row, Table
 from leaderboard.format import count_of
+from leaderboard.pieces import Code
 from leaderboard.results import View
+from leaderboard.tables import Cell, Head, Row, Table
 
 
 def refusals(view: View) -> Table:

@@ -18,11 +18,11 @@ from leaderboard.blocks import (
     Island,
     Section,
     Subsection,
-    Table,
-    Ticks,
 )
-from leaderboard.blocks import Figure as FigureBlock
+from leaderboard.drawings import Figure as FigureBlock
 from leaderboard.marks import COLOURS, DASHES, Mark
+from leaderboard.pieces import Ticks
+from leaderboard.tables import Table
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "

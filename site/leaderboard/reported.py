@@ -3,23 +3,11 @@
 from collections.abc import Iterator, Mapping
 
 from bench.table import ReportedNumber
-from leaderboard.blocks import (
-    Block,
-    Cell,
-    Disclosure,
-    External,
-    Head,
-    Link,
-    Muted,
-    Paragraph,
-    Piece,
-    Row,
-    Section,
-    Table,
-    VariantName,
-)
+from leaderboard.blocks import Block, Disclosure, Paragraph, Section
 from leaderboard.format import MISSING, count_of, significant
+from leaderboard.pieces import External, Link, Muted, Piece, VariantName
 from leaderboard.results import View
+from leaderboard.tables import Cell, Head, Row, Table
 
 _SHOWN = ("parameters", "macs", "imagenet1k_top1")
 """Quantities that have a column; `Papers, checked` has the others."""

@@ -17,6 +17,7 @@ from bench.table import (
     Tier,
     VariantEntry,
 )
+from bench.together import SETTING
 from leaderboard.marks import Mark, marks
 
 Exactness = Literal["exact", "approximate", "own"]
@@ -182,10 +183,12 @@ class View:
     def machine_title(self, hardware_id: str) -> str:
         """Name of a machine for people: device, and what it ran with."""
         environment = self.machines[hardware_id].environment
+        together = environment.settings.get(SETTING)
         if environment.device == "cuda":
-            return environment.device_name
+            return f"{environment.device_name}{f' x {together}' if together else ''}"
         threads = f"{environment.threads} thread{'' if environment.threads == 1 else 's'}"
-        return f"{environment.device_name}, {threads}"
+        several = f", {together} processes together" if together else ""
+        return f"{environment.device_name}, {threads}{several}"
 
 
 def view(table: LeaderboardTable) -> View:

@@ -6,30 +6,12 @@ from math import log
 from typing import Literal
 
 from leaderboard.addresses import result_address
-from leaderboard.blocks import (
-    Badge,
-    Cell,
-    Head,
-    Inline,
-    Link,
-    Muted,
-    Piece,
-    Row,
-    Strip,
-    Table,
-    VariantName,
-)
-from leaderboard.format import (
-    MISSING,
-    Quantity,
-    Scale,
-    measure,
-    scale_for,
-    whole,
-)
+from leaderboard.format import MISSING, Quantity, Scale, measure, scale_for, whole
+from leaderboard.pieces import Badge, Inline, Link, Muted, Piece, Strip, VariantName
 from leaderboard.provenance import TRUST_HEAD, failure_words, flags, rule_badges, trust_cell
 from leaderboard.ranking import Group, Placed
 from leaderboard.results import EXACTNESS_TITLES, Exactness, Number, Result, View
+from leaderboard.tables import Cell, Head, Row, Table
 
 EXACTNESS_BADGES: Mapping[Exactness, Badge] = {
     "exact": Badge("exact", "exact", "Computes softmax attention."),

@@ -2,7 +2,8 @@
 
     python driven.py FOLDER EXECUTOR {fresh|resume} [OPTION=VALUE ...]
 
-measures into FOLDER/results and prints what a person would be told.
+measures into FOLDER/results and prints what a person would be told. `together=2` trains the two
+networks of TRAININGS on two devices each; without it PLAN is run.
 """
 
 import json
@@ -16,21 +17,28 @@ import tiny
 
 from bench.executor import Executor, executor
 from bench.measure import Order, measure, unfinished
-from bench.model import Measured, Ok, VariantRecords, from_json
+from bench.model import Measured, Ok, Plan, VariantRecords, from_json
+from bench.plan import task_cases
 from bench.schedule import visits
 
 ROOT = Path(__file__).parents[2]
-EXACT = ("error", "flops", "gradient_error", "parameters", "peak_memory", "predicted_memory",
-         "receipt", "saved_memory", "state_floats")  # fmt: skip
+EXACT = ("accuracy", "error", "flops", "gradient_error", "loss", "parameters", "peak_memory",
+         "predicted_memory", "receipt", "saved_memory", "state_floats")  # fmt: skip
 """Metrics that cannot vary between two runs on one machine."""
 PLAN = tiny.plan(
     tiny.case("softmax", 16),
     tiny.case("softmax", 32),
     tiny.case("linear_relu", 16, passes="forward_backward"),
     tiny.case("linear_relu", 32),
+    *task_cases("softmax", "digits", seeds=1),
     noise=(tiny.case("softmax", 16),),
-    protocol=replace(tiny.PROTOCOL, rounds=3),
+    # visits of about a second: whoever is killed at random is killed during one
+    protocol=replace(tiny.PROTOCOL, rounds=3, sample_s=0.15, sample_cap_s=0.3, timeout_s=300.0),
 )
+TRAININGS = tiny.plan(
+    *task_cases("softmax", "digits", seeds=2), protocol=replace(PLAN.protocol, anchor_every=2)
+)
+"""What several devices can do together."""
 
 
 def say(text: str) -> None:
@@ -57,11 +65,14 @@ class Printed:
         say(text)
 
 
-def order(folder: Path, name: str, *, resume: bool, options: dict[str, str]) -> Order:
+def order(
+    folder: Path, name: str, *, resume: bool, together: int, options: dict[str, str]
+) -> Order:
     return Order(
-        plan=PLAN,
+        plan=PLAN if together == 1 else TRAININGS,
         device="cpu",
-        threads=1,
+        threads=together,
+        together=together,
         results=folder / "results",
         resume=resume,
         only=None,
@@ -116,20 +127,22 @@ def exact(folder: Path) -> dict[str, dict[str, object]]:
             for record in from_json(VariantRecords, json.loads(path.read_text())).records:
                 assert isinstance(record.outcome, Ok), record
                 metrics = [m for m in record.outcome.measurements if isinstance(m, Measured)]
+                training = record.outcome.training
                 records[record.case.id] = (
                     {m.metric: m.rounds for m in metrics if m.metric in EXACT},
                     {m.metric: len(m.rounds) for m in metrics},
                     (record.outcome.executed, record.outcome.batch, record.variant_revision),
+                    training and (training.losses, training.gradient_norms, training.accuracies),
                 )
         found[run.parent.parent.name] = records
     return found
 
 
-def each_visit_once(path: Path) -> None:
+def each_visit_once(path: Path, plan: Plan = PLAN) -> None:
     """Refuse a journal in which a visit is lost or there twice."""
     entries = [json.loads(line) for line in path.read_text().splitlines()[1:]]
     made = [(e["case_id"], e["round"], e["repetition"]) for e in entries if "case_id" in e]
-    wanted = [(t.visit.case_id, t.visit.round, t.visit.repetition) for t in visits(PLAN, "cpu")]
+    wanted = [(t.visit.case_id, t.visit.round, t.visit.repetition) for t in visits(plan, "cpu")]
     assert sorted(made) == sorted(wanted)
 
 
@@ -142,9 +155,11 @@ def attempts(path: Path) -> list[str]:
 def main() -> None:
     folder, name, how, *given = sys.argv[1:]
     options = dict(one.split("=", 1) for one in given)
+    together = int(options.pop("together", "1"))
     chosen: Executor = executor(name)
     assert options.keys() <= {option.name for option in chosen.options}
-    wish = order(Path(folder), name, resume=how == "resume", options=options)
+    resume = how == "resume"
+    wish = order(Path(folder), name, resume=resume, together=together, options=options)
     for finished in measure(wish, Printed()):
         say(f"finished {finished.folder}")
 

@@ -5,6 +5,11 @@
 sends visits that take no time through this process, through a process's pipes, and through a Ray
 actor, with the same sweep and the same journal, and prints milliseconds a visit. Then it schedules
 10,000 cases on 64 simulated slots.
+
+    python tests/cluster/overhead.py --standard
+
+makes the standard plan on 1, 8 and 64 simulated GPUs, whose visits take an equal share of the
+plan's expected minutes, and prints how long that took there beside the bounds of bench.forecast.
 """
 
 import argparse
@@ -28,8 +33,10 @@ import tiny  # noqa: E402
 from bench.devices import Device  # noqa: E402
 from bench.executor import Commission, Slot  # noqa: E402
 from bench.executors import local, ray  # noqa: E402
+from bench.forecast import as_planned, forecast  # noqa: E402
 from bench.journal import Header, Journal  # noqa: E402
-from bench.model import Case, Plan, from_json, to_json  # noqa: E402
+from bench.model import Case, DeviceKind, Plan, from_json, to_json  # noqa: E402
+from bench.plan import everything, load_plan  # noqa: E402
 from bench.slot_process import SlotProcess  # noqa: E402
 from bench.sweep import Sweep  # noqa: E402
 
@@ -57,6 +64,7 @@ class Served(ray.Served):
     """An actor that answers at once."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._server = Instant()
 
 
@@ -73,7 +81,7 @@ def plan_of(cases: int) -> Plan:
     return tiny.plan(*made[:cases], protocol=replace(tiny.PROTOCOL, rounds=1, anchor_every=25))
 
 
-def swept(plan: Plan, opened) -> tuple[float, int]:
+def swept(plan: Plan, opened, device: DeviceKind = "cpu") -> tuple[float, int]:
     """Sweep `plan` over an open pool; return seconds from the first visit, and visits."""
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal.create(Path(folder) / "j.jsonl", tiny.header(plan))
@@ -84,7 +92,7 @@ def swept(plan: Plan, opened) -> tuple[float, int]:
                 began.append(time.perf_counter())
 
         with journal:
-            Sweep(plan, "cpu", lambda _: journal, Clocked(), limits_again=False).go(opened)
+            Sweep(plan, device, lambda _: journal, Clocked(), limits_again=False).go(opened)
             return time.perf_counter() - began[0], len(journal.entries)
 
 
@@ -123,6 +131,20 @@ def serve() -> None:
         sys.stdout.buffer.flush()
 
 
+def standard() -> None:
+    """The planner's table, and what a simulated cluster takes."""
+    plan = load_plan("standard", everything("cuda"))
+    seconds = as_planned(plan, "cuda")
+    for count in (1, 8, 64):
+        bounds = forecast(plan, "cuda", count, seconds)
+        pool = simulated.SimulatedPool([tiny.header(plan)] * count, seconds=seconds)
+        _, visits = swept(plan, pool, "cuda")
+        say(
+            f"standard plan, {visits} visits, {count} GPUs: {pool.clock / 60:.2f} minutes "
+            f"simulated, forecast {bounds.least_s / 60:.2f} to {bounds.most_s / 60:.2f}"
+        )
+
+
 def say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
@@ -131,8 +153,12 @@ def say(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--visits", type=int, default=500)
+    parser.add_argument("--standard", action="store_true")
     parser.add_argument("--serve", action="store_true")
     given = parser.parse_args()
+    if given.standard:
+        standard()
+        return
     if given.serve:
         serve()
         return

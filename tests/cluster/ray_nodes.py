@@ -38,11 +38,13 @@ def main() -> None:
                         resources=wish["resources"],
                         object_store_memory=80 << 20,
                     )
+                    raylets = nodes[wish["name"]].all_processes["raylet"]
+                    tell(done="add", pid=raylets[0].process.pid)
                 case "end":
                     cluster.remove_node(nodes.pop(wish["name"]), allow_graceful=False)
+                    tell(done="end")
                 case "stop":
                     break
-            tell(done=wish["kind"], nodes=sorted(nodes))
     finally:
         cluster.shutdown()
 

@@ -3,13 +3,14 @@
 import importlib.util
 import platform
 import random
+import re
 import sys
 import time
 
 import psutil
 import pytest
 from chaos import Nodes, compared, disturbed, undisturbed
-from driven import attempts, each_visit_once, exact, journals, start
+from driven import TRAININGS, attempts, each_visit_once, exact, journals, start
 from overhead import actor, plan_of, swept
 
 from bench.devices import usable
@@ -41,10 +42,10 @@ def expected(tmp_path_factory):
 def test_worker_node_and_driver_are_killed_and_the_records_are_the_same(nodes, expected, tmp_path):
     for _ in range(2):
         nodes.add(fake=1)
-    victims = ["worker", "driver", "node"]
-    killed = disturbed(tmp_path / "run", nodes, random.Random(4), list(victims), 20.0)
+    run = disturbed(tmp_path / "run", nodes, random.Random(4), ["worker", "driver", "node"], 20.0)
     compared(tmp_path / "run", expected)
-    assert killed, "nothing was disturbed"
+    assert run.killed, "nothing was disturbed"
+    assert run.during_a_visit, "no visit was disturbed"
     for name in list(nodes.names):
         nodes.end(name)
 
@@ -65,14 +66,47 @@ def test_two_kinds_make_a_run_each_and_do_not_mix(nodes, expected, tmp_path):
     for journal in journals(tmp_path / "run"):
         each_visit_once(journal)
         assert attempts(journal) == []
+    said = (tmp_path / "run" / "said.txt").read_text()
+    far = r"slots .*\w+ \w{6}, gpu \d: softmax/reference: digits, seed 0: epoch \d+/10, loss"
+    assert re.search(far, said), "how far the training is, by node and GPU"
+
+
+@pytest.mark.skipif(len(usable()) < 2, reason="two processes that train need a CPU each")
+def test_two_gpus_of_one_node_train_together_and_a_killed_pair_goes_on(nodes, tmp_path):
+    """Two nodes of one GPU each cannot; the records are those of two processes without Ray."""
+    alone = start(tmp_path / "local", "local", resume=False, together="2")
+    assert alone.wait(400) == 0, (tmp_path / "local" / "said.txt").read_text()
+    for _ in range(2):
+        nodes.add(gpus=1, pair=1)
+    nodes.add(gpus=2, pair=2)
+    run = tmp_path / "ray"
+    wish = start(run, "ray", resume=False, address=nodes.address, gpus="pair:2", together="2")
+    said, killed = run / "said.txt", False
+    deadline = time.monotonic() + 400
+    while wish.poll() is None and time.monotonic() < deadline:
+        if not killed and ": epoch " in said.read_text():
+            pairs = [one for one in nodes.processes() if "bench.together_process" in one.cmdline()]
+            assert len(pairs) == 2
+            (server,) = nodes.at_work()
+            server.kill()
+            killed = True
+        time.sleep(0.2)
+    assert wish.wait(10) == 0, said.read_text()
+    assert killed, said.read_text()
+    (journal,) = journals(run)
+    each_visit_once(journal, TRAININGS)
+    assert len(attempts(journal)) == 1
+    (id_,) = exact(run)
+    assert id_.endswith("-x2")
+    assert exact(run) == exact(tmp_path / "local")
 
 
 def test_a_difference_would_be_noticed(expected, tmp_path):
     """Negative control: one changed metric, one lost visit, one made twice."""
     ((alone, records),) = expected.items()
     case = next(iter(records))
-    metrics, counts, rest = records[case]
-    spoiled = {alone: {**records, case: ({**metrics, "flops": ((1.0,),)}, counts, rest)}}
+    metrics, *rest = records[case]
+    spoiled = {alone: {**records, case: ({**metrics, "flops": ((1.0,),)}, *rest)}}
     assert spoiled != expected
     journal = tmp_path / "j.jsonl"
     line = '{"case_id":"a","round":0,"repetition":0}'

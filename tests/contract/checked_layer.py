@@ -119,6 +119,11 @@ def home(spec: AttentionSpec) -> AttentionShape:
     return computed(spec, (MAIN, *OTHERS))[0]
 
 
+def wide(spec: AttentionSpec) -> AttentionShape:
+    """`WIDE`, or the square one for a mechanism of square grids alone."""
+    return computed(spec, (WIDE, WIDE.with_grid(Grid(9, 9))))[0]
+
+
 def distance(got: Tensor, want: Tensor) -> float:
     """Largest difference relative to the largest number; infinite where it is not a number."""
     error = (got.double() - want.double()).abs().max() / want.double().abs().max()

@@ -34,7 +34,7 @@ def flops_equal_both_counters(spec: AttentionSpec) -> None:
 def _assert_counted(spec: AttentionSpec, shape: AttentionShape, options: Any) -> None:
     module = layer(spec, shape, options)
     formula = spec.flops(shape, options)
-    assert type(formula) is int
+    assert type(formula) is int, f"FLOPs are {formula!r}, must be an int: use // for quotients"
     hidden, why = (0, "") if spec.uncounted is None else spec.uncounted(shape, options)
     cell = f"{shape.batch}x{shape.grid}+{shape.extra_tokens} {options}"
     counts = {"torch": torch_flops(module, shape)}
@@ -66,8 +66,8 @@ def order_is_the_growth_of_flops(spec: AttentionSpec) -> None:
 def state_is_a_number_of_floats(spec: AttentionSpec) -> None:
     for shape in computed(spec, (MAIN, *OTHERS)):
         floats = spec.state_floats(shape, spec.options)
-        assert type(floats) is int
-        assert floats > 0
+        assert type(floats) is int, f"state_floats gives {floats!r}, must be an int"
+        assert floats > 0, f"state_floats gives {floats}, must be > 0"
         # tens of heads: what divides them unequally does so in tenths
         ten, twenty = (replace(shape, heads=n * shape.heads) for n in (10, 20))
         twice = spec.state_floats(twenty, spec.options)

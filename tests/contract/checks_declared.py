@@ -17,10 +17,11 @@ from bench.vector import differences
 
 def name_is_the_files(spec: AttentionSpec) -> None:
     path = source_file(spec.name)
-    assert path.stem == spec.name
+    assert path.stem == spec.name, f"{path.name}: SPEC.name is {spec.name!r}, must be {path.stem!r}"
     last = ast.parse(path.read_text(encoding="utf-8")).body[-1]
     assert isinstance(last, ast.Assign), f"{path.name}: SPEC must be the last object of the file"
-    assert [t.id for t in last.targets if isinstance(t, ast.Name)] == ["SPEC"]
+    named = [t.id for t in last.targets if isinstance(t, ast.Name)]
+    assert named == ["SPEC"], f"{path.name}: SPEC must be the last object of the file, not {named}"
 
 
 def source_is_cited(spec: AttentionSpec) -> None:
@@ -31,10 +32,10 @@ def source_is_cited(spec: AttentionSpec) -> None:
     assert re.search(r"\\[a-z]+|[_^]", spec.formula), "formula must be LaTeX"
     for field in ("title", "venue", "equation"):
         assert getattr(spec.paper, field).strip(), f"paper.{field} is empty"
-    assert spec.paper.authors
-    assert 2014 <= spec.paper.year <= 2100
-    assert spec.paper.url.startswith("https://")
-    assert spec.revision >= 1
+    assert spec.paper.authors, "paper.authors is empty"
+    assert 2014 <= spec.paper.year <= 2100, f"paper.year is {spec.paper.year}, allowed 2014 to 2100"
+    assert spec.paper.url.startswith("https://"), f"paper.url is {spec.paper.url}, must be https://"
+    assert spec.revision >= 1, f"revision is {spec.revision}, must be >= 1"
     for sentence in (*spec.deviations, spec.scaling):
         assert sentence.rstrip().endswith("."), f"not a sentence: {sentence!r}"
 
@@ -45,18 +46,24 @@ def flops_formula_is_documented(spec: AttentionSpec) -> None:
 
 
 def vector_matches(spec: AttentionSpec) -> None:
-    assert differences(spec) == ()
+    found = differences(spec)
+    assert not found, "\n".join(found)
 
 
 def options_are_strict(spec: AttentionSpec) -> None:
     options = spec.options
-    assert dataclasses.is_dataclass(options)
-    assert not isinstance(options, type)
+    assert dataclasses.is_dataclass(options), f"options are {options!r}, must be a dataclass"
+    assert not isinstance(options, type), "options are a class, must be an instance: the defaults"
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        assert value is None or type(value) in (bool, int, float, str), f"{field.name}: {value!r}"
-        with pytest.raises(dataclasses.FrozenInstanceError):
+        assert value is None or type(value) in (bool, int, float, str), (
+            f"option {field.name} is {value!r}, must be a bool, int, float, str or None"
+        )
+        try:
             setattr(options, field.name, value)
+        except dataclasses.FrozenInstanceError:
+            continue
+        raise AssertionError(f"option {field.name} can be changed: declare @dataclass(frozen=True)")
     with pytest.raises(TypeError):
         dataclasses.replace(options, no_such_option=1)
 
@@ -106,7 +113,9 @@ def refusals_are_builds(spec: AttentionSpec) -> None:
             continue
         with pytest.raises(UnsupportedShape) as refusal:
             spec.build(shape)
-        assert all(reason in str(refusal.value) for reason in reasons)
+        assert all(reason in str(refusal.value) for reason in reasons), (
+            f"build says {refusal.value}, unsupported gives {reasons}"
+        )
 
 
 def official_names_are_adopted(spec: AttentionSpec) -> None:

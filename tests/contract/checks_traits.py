@@ -7,14 +7,13 @@ import torch
 from contract.checked_layer import (
     GENEROUS,
     LOCAL_BRANCHES,
-    MAIN,
-    WIDE,
     closer,
     core,
     distance,
     home,
     layer,
     stream,
+    wide,
     with_options,
 )
 from torch import Tensor, nn
@@ -48,8 +47,13 @@ def causal_trait(spec: AttentionSpec) -> None:
     out = module(x, shape.grid)
     changed = x.clone()
     changed[:, 100:] = -3 * changed[:, 100:]
-    assert distance(module(changed, shape.grid)[:, :100], out[:, :100]) < SAME, "sees the future"
-    assert distance(module(changed, shape.grid)[:, 100:], out[:, 100:]) > CLEAR
+    after = module(changed, shape.grid)
+    future = distance(after[:, :100], out[:, :100])
+    assert future < SAME, (
+        f"causal=True is computed, but tokens 100 to 149 change the output of tokens 0 to 99 by "
+        f"{future:.3g}: mask the future, or declare causal=False"
+    )
+    assert distance(after[:, 100:], out[:, 100:]) > CLEAR, "changed tokens change nothing"
     for tokens in (1, 2, 63, 64, 65, 149):
         cut = replace(shape, grid=Grid(1, tokens))
         shorter = module if spec.traits.any_grid else layer(spec, cut)
@@ -76,8 +80,8 @@ def any_grid_trait(spec: AttentionSpec) -> None:
             continue
         fresh = layer(spec, other)
         out = module(x, other.grid)
-        assert out.shape == x.shape
-        assert torch.isfinite(out).all()
+        assert out.shape == x.shape, f"{other.grid}: {tuple(out.shape)}, must be {tuple(x.shape)}"
+        assert torch.isfinite(out).all(), f"{other.grid}: not finite"
         weights, own = module.state_dict(), fresh.state_dict()
         if {n: w.shape for n, w in weights.items()} == {n: w.shape for n, w in own.items()}:
             assert distance(out, fresh(x, other.grid)) < SAME, f"{other.grid}: other function"
@@ -89,10 +93,11 @@ def extra_tokens_trait(spec: AttentionSpec) -> None:
         with pytest.raises(UnsupportedShape, match="class token"):
             spec.build(shape)
         return
-    assert not spec.unsupported(shape)
+    reasons = spec.unsupported(shape)
+    assert not reasons, f"extra_tokens=True, but one class token is refused: {reasons}"
     module, x = layer(spec, shape), stream(shape)
     out = module(x, shape.grid)
-    assert out.shape == x.shape
+    assert out.shape == x.shape, f"{tuple(out.shape)}, must be {tuple(x.shape)}"
     louder = torch.cat((3 * x[:, :1] + 1, x[:, 1:]), 1)
     moved = module(louder, shape.grid)
     assert distance(moved[:, 1:], out[:, 1:]) > CLEAR, "the grid does not see the class token"
@@ -115,7 +120,7 @@ def permutation_equivariant_trait(spec: AttentionSpec) -> None:
 
 def rows_sum_to_one_trait(spec: AttentionSpec) -> None:
     spec = closer(spec)
-    matrix = attention_matrix(spec, WIDE)
+    matrix = attention_matrix(spec, wide(spec))
     if matrix is None:
         assert not spec.traits.rows_sum_to_one, "the mix is not linear in v: it has no rows"
         return
@@ -129,7 +134,7 @@ def rows_sum_to_one_trait(spec: AttentionSpec) -> None:
 def nonnegative_weights_trait(spec: AttentionSpec) -> None:
     spec = closer(spec)
     least = 0.0
-    for shape in (WIDE, MAIN):
+    for shape in (wide(spec), home(spec)):
         matrix = attention_matrix(spec, shape)
         if matrix is None:
             assert not spec.traits.nonnegative_weights, "the mix is not linear in v: no weights"
@@ -144,24 +149,25 @@ def nonnegative_weights_trait(spec: AttentionSpec) -> None:
 def approximates_softmax_trait(spec: AttentionSpec) -> None:
     """Error relative to how far softmax attention is from the plain mean of the values."""
     spec = closer(spec)
-    module = _without_local_branch(spec, WIDE)
+    shape = wide(spec)
+    module = _without_local_branch(spec, shape)
     if not hasattr(module, "mix"):
         assert not spec.traits.approximates_softmax, "no core to compare with softmax attention"
         return
     if spec.traits.approximates_softmax:
-        module = layer(spec, WIDE, with_options(spec.options, (*LOCAL_BRANCHES, *GENEROUS)))
-        error = _softmax_error(module, 0.5)
+        module = layer(spec, shape, with_options(spec.options, (*LOCAL_BRANCHES, *GENEROUS)))
+        error = _softmax_error(module, shape, 0.5)
         assert error < 0.5, f"error is {error:.3g} of softmax attention's own effect"
     else:
-        error = max(_softmax_error(module, scale) for scale in (0.5, 2.0))
+        error = max(_softmax_error(module, shape, scale) for scale in (0.5, 2.0))
         assert error > 0.5, f"is softmax attention up to {error:.3g} of its effect"
 
 
-def _softmax_error(module: nn.Module, scale: float) -> float:
-    q, k, v, x = core(module, WIDE)
+def _softmax_error(module: nn.Module, shape: AttentionShape, scale: float) -> float:
+    q, k, v, x = core(module, shape)
     q, k = scale * q, scale * k
-    exact = (q @ k.mT * WIDE.head_dim**-0.5).softmax(-1) @ v
-    error = (module.mix(q, k, v, x, WIDE.grid) - exact).norm()
+    exact = (q @ k.mT * shape.head_dim**-0.5).softmax(-1) @ v
+    error = (module.mix(q, k, v, x, shape.grid) - exact).norm()
     return (error / (exact - v.mean(2, keepdim=True)).norm()).item()
 
 
@@ -177,7 +183,7 @@ def deterministic_trait(spec: AttentionSpec) -> None:
 def continuous_trait(spec: AttentionSpec) -> None:
     """The largest step of the output along a line of inputs shrinks when that step is refined."""
     spec = closer(spec)
-    one, shape = replace(WIDE, batch=1), replace(WIDE, batch=LINE)
+    one, shape = replace(wide(spec), batch=1), replace(wide(spec), batch=LINE)
     module = layer(spec, shape)
     start, end = stream(one, call=0), stream(one, call=1)
     ends, largest = [0.0, 1.0], list[float]()

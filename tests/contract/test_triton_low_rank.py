@@ -108,11 +108,14 @@ FAULTS = [
     ("soft", "gaussian_kernels", "local_backward"),
     ("soft", "newton_kernels", "summed_rows"),
     ("soft_norm", "newton_kernels", "affinities_between"),
-    ("agent", "agent_kernels", "bias_tile"),
-    ("agent", "agent_kernels", "read_weights"),
-    ("agent", "agent_kernels", "local_backward"),
-    ("performer", "performer_kernels", "projected"),
-    ("performer", "performer_kernels", "half_squares"),
+    ("agent", "agent_scores", "bias_tile"),
+    ("agent", "agent_forward", "read_weights"),
+    ("agent", "agent_backward", "gather_scores"),
+    ("agent", "agent_backward", "local_backward"),
+    ("performer", "performer_forward", "projected"),
+    ("performer", "performer_forward", "half_squares"),
+    ("performer", "performer_backward", "projected"),
+    ("performer", "performer_backward", "load_pulls"),
 ]
 
 

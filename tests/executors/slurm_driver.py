@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from executors.slurm_plan import PLAN
+from executors.slurm_plan import PLAN, TRAININGS
 
 from bench.measure import Order, measure
 
@@ -27,7 +27,7 @@ class Printed:
         _say(f"finished {case.id} {outcome.kind}")
 
     def trained(self, epoch):
-        pass
+        _say(f"epoch {epoch.number}/{epoch.epochs}")
 
     def slots(self, doing):
         _say("slots " + "; ".join(f"{slot.words}: {what}" for slot, what in doing.items()))
@@ -39,9 +39,10 @@ class Printed:
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
     order = Order(
-        plan=PLAN,
+        plan=PLAN if asked["together"] == 1 else TRAININGS,
         device="cpu",
-        threads=1,
+        threads=asked["together"],
+        together=asked["together"],
         results=Path(asked["folder"]) / "results",
         resume=asked["resume"],
         only=None,

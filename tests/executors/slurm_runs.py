@@ -66,6 +66,8 @@ class Runs:
 
     folder: Path
     variables: dict[str, str] = field(default_factory=dict[str, str])
+    together: int = 1
+    """Devices that train together; several run TRAININGS."""
     started: int = 0
 
     def drive(
@@ -77,7 +79,7 @@ class Runs:
         log = self.folder / f"driver-{self.started}.log"
         asked = {
             "folder": str(self.folder), "executor": executor, "resume": resume,
-            "options": options or {},
+            "options": options or {}, "together": self.together,
         }  # fmt: skip
         path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "site")))
         with log.open("wb") as out:

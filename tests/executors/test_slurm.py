@@ -7,6 +7,7 @@ from executors import slurm_cluster
 from executors.slurm_cluster import SlurmCluster
 from executors.slurm_runs import Runs, quick_interpreter
 
+from bench.devices import usable
 from bench.model import to_json
 from bench.submission import read_results
 
@@ -78,3 +79,23 @@ def test_cancelled_task_lost_node_and_killed_driver_leave_no_trace(cluster, quie
     assert all(one == expected for one in found.values())
     assert runs.visits_twice_or_missing() == []
     assert cluster.jobs() == []
+
+
+@pytest.mark.skipif(len(usable()) < 2, reason="two processes that train need a CPU each")
+def test_two_processes_of_a_task_train_together_and_a_requeued_pair_goes_on(cluster, tmp_path):
+    """The records are those of two processes without Slurm; the task is the real one."""
+    quiet = Runs(tmp_path / "quiet", together=2)
+    quiet.drive("local").end()
+    runs = Runs(tmp_path / "runs", dict(cluster.variables), together=2)
+    driver = runs.drive("slurm", {"tasks": "red:1", "sbatch": "--gres=gpu:2", "poll": "0.5"})
+    driver.wait_until(lambda: driver.said("epoch 2"), "the second epoch")
+    (task,) = cluster.running()
+    cluster.call("scontrol", "requeue", task)
+    driver.wait_until(lambda: cluster.hurry() or driver.process.poll() == 0, "the end")
+    driver.end()
+    assert any("is made again" in said for said in driver.said("note")), driver.log.read_text()
+    found = runs.exact()
+    assert found == quiet.exact()
+    (id_,) = found
+    assert id_.endswith("-x2")
+    cluster.settle()

@@ -26,7 +26,7 @@ from bench.slurm_task import ANSWERS, LIVES, ORDER, REQUESTS, Life, serve
 PLAN = tiny.plan(tiny.case())
 CASE = PLAN.cases[0]
 VISIT = Visit(CASE.id, 0, 0)
-LIFE = Life(task="7_0", restarts=0, node="n1", device="gpu 0")
+LIFE = Life(task="7_0", restarts=0, node="n1", gpus=("0",))
 OK = Ok(measurements=(), executed="nothing")
 MADE = {
     "kind": "made", "outcome": to_json(OK), "wall_s": 2.0, "measured_s": 1.0, "foreign_load": None,
@@ -68,6 +68,14 @@ def test_kinds_of_gpus_become_requests_of_sbatch():
     ]
     (any_,) = wishes({"gpus": "3"}, "cuda").kinds
     assert (any_.count, any_.request) == (3, ("--gres=gpu:1",))
+    (group,) = wishes({"gpus": "h100:8"}, "cuda", 4).kinds
+    assert (group.count, group.request) == (2, ("--gres=gpu:h100:4",))
+    (default,) = wishes({}, "cuda", 4).kinds
+    assert (default.count, default.request) == (1, ("--gres=gpu:4",))
+    (processes,) = wishes({"tasks": "3"}, "cpu", 4).kinds
+    assert (processes.count, processes.request) == (3, ())
+    with pytest.raises(ValueError, match="groups of 4"):
+        wishes({"gpus": "h100:6"}, "cuda", 4)
     (cpu,) = wishes({"tasks": "genoa:2", "constraint": "ib|opa"}, "cpu").kinds
     assert cpu.request == ("--constraint=genoa&(ib|opa)",)
 
@@ -134,7 +142,7 @@ def born(campaign: Path, life: Life = LIFE, *, joined: bool = True) -> tuple[Out
     answers.send(
         {
             "kind": "hello", "task": life.task, "restarts": life.restarts, "node": life.node,
-            "device": life.device, "of": "red",
+            "device": life.device(1), "of": "red",
         }
     )  # fmt: skip
     if joined:
@@ -199,7 +207,7 @@ def test_the_last_answer_of_a_task_that_has_ended_is_not_lost(campaign):
     (ended,) = lives
     lives.ask(ended, {"kind": "visit"}, VISIT)
     answers.send({**MADE, "number": 1})
-    later = Life(task="8_0", restarts=0, node="n2", device="gpu 1")
+    later = Life(task="8_0", restarts=0, node="n2", gpus=("1",))
     born(campaign, later)
     told = deque()
     again = Lives(campaign, told)
@@ -338,7 +346,7 @@ class Answering:
 
 
 def ordered(campaign: Path, patience_s: float) -> None:
-    order = {"open": {"kind": "open"}, "patience_s": patience_s}
+    order = {"open": {"kind": "open", "together": 1}, "patience_s": patience_s}
     (campaign / ORDER).write_text(json.dumps(order))
 
 
@@ -381,7 +389,9 @@ def test_a_life_is_read_from_what_slurm_says():
         "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3", "SLURM_RESTART_COUNT": "2",
         "SLURMD_NODENAME": "n9", "SLURM_JOB_GPUS": "5,6",
     }  # fmt: skip
-    assert Life.here(variables) == Life(task="12_3", restarts=2, node="n9", device="gpu 5")
+    life = Life.here(variables)
+    assert life == Life(task="12_3", restarts=2, node="n9", gpus=("5", "6"))
+    assert [life.device(1), life.device(2)] == ["gpu 5", "gpus 5+6"]
     with pytest.raises(ValueError, match="SLURM_ARRAY_JOB_ID"):
         Life.here({})
 

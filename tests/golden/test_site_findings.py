@@ -13,8 +13,8 @@ from leaderboard.choices import Choice, Choices
 from leaderboard.contexts import ordered_contexts
 from leaderboard.crossings import against
 from leaderboard.curves import MOST_SHOWN, families, series_of
-from leaderboard.figures import Point
-from leaderboard.pages.tradeoff import frontier
+from leaderboard.figure_data import Point
+from leaderboard.fronts import frontier
 from leaderboard.records import changes
 from leaderboard.results import Number, Result, View, view
 from sample_scale import scale_table, write_scale_sample

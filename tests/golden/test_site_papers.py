@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 from golden.published_backbones import published_backbones
-from leaderboard.blocks import Block, Cell, Document, Figure, Notice, Row, Section, Table
+from leaderboard.blocks import Block, Document, Notice, Section
 from leaderboard.checked import checked_networks, rounds_to
 from leaderboard.claim_inline import INLINE_COMMAND, INLINE_SIDES, inline_at_resolutions
 from leaderboard.claim_soft import SOFT_COMMAND, soft_memory
+from leaderboard.drawings import Figure
 from leaderboard.pages.papers_checked import PAGE
 from leaderboard.rendering import within
 from leaderboard.results import Number, Result, View, view
+from leaderboard.tables import Cell, Row, Table
 from sample_site import sample_table, write_site_sample
 
 from attention_impls import backbones, load_backbone

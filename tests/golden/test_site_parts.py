@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from leaderboard import vendor
-from leaderboard.blocks import Code, prose
 from leaderboard.contexts import by_context
 from leaderboard.format import (
     count_of,
@@ -27,9 +26,10 @@ from leaderboard.format import (
     scientific,
     significant,
 )
-from leaderboard.marks import COLOURS, DARK_SURFACE, LIGHT_SURFACE, REGISTERED, contrast, marks
+from leaderboard.marks import COLOURS, DARK_SURFACE, LIGHT_SURFACE, REGISTERED, marks
 from leaderboard.mathematics import formula
 from leaderboard.page import Page, pages
+from leaderboard.pieces import Code, prose
 from leaderboard.ranking import baseline, grouped
 from leaderboard.results import View, view
 from leaderboard.trainings import trained
@@ -95,6 +95,19 @@ def test_one_column_has_one_unit() -> None:
 
 
 # Looks --------------------------------------------------------------------------------------------
+
+
+def contrast(one: str, other: str) -> float:
+    """The WCAG contrast of two `#rrggbb` colours, 1 to 21."""
+    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    channels = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    red, green, blue = linear
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def test_colours_are_visible_on_both_surfaces() -> None:

@@ -6,25 +6,17 @@ from dataclasses import replace
 
 import pytest
 from leaderboard import charts
-from leaderboard.blocks import (
-    Block,
-    Chart,
-    Charts,
-    Chooser,
-    Document,
-    Figure,
-    Gallery,
-    Paragraph,
-    Table,
-)
+from leaderboard.blocks import Block, Chooser, Document, Paragraph
+from leaderboard.drawings import Chart, Charts, Figure, Gallery
 from leaderboard.explanations import AGREES, CANNOT_TELL, DISAGREES, NO_CLAIM, stale, verdict
-from leaderboard.figures import Point
+from leaderboard.figure_data import Point
+from leaderboard.fronts import Candidate, frontier, shared_front
 from leaderboard.learning_curves import learning_curves
 from leaderboard.marks import marks
 from leaderboard.pages import accuracy, task, tradeoff, why
-from leaderboard.pages.tradeoff import Candidate, frontier, shared_front
 from leaderboard.rendering import Surroundings, html, within
 from leaderboard.results import View, view
+from leaderboard.tables import Table
 from leaderboard.trainings import of_task, separation, trained
 from sample_site import sample_table, write_site_sample
 

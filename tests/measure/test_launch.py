@@ -1,11 +1,15 @@
 """Processes that serve several visits, as on CUDA; questions about the machine; stages."""
 
 import time
+from dataclasses import replace
 
 import pytest
 import tiny
+import torch
 
+from bench import launch, worker
 from bench.launch import LaunchError, Workers, measure_machine
+from bench.metric import metrics
 from bench.model import Crashed, Ok
 
 
@@ -33,6 +37,44 @@ def test_a_process_serves_its_group_until_an_ending_but_ok(persistent):
     assert persistent._living["group"].pid != first
     persistent.dismiss("group")
     assert "group" not in persistent._living
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_process_that_a_visit_left_unusable_serves_no_other(persistent, monkeypatch):
+    honest = launch._visited
+    said = [False, True]
+    monkeypatch.setattr(
+        launch, "_visited", lambda *about: replace(honest(*about), reusable=said.pop(0))
+    )
+    outcomes = []
+    for kept in (False, True):
+        outcomes.append(persistent.visit(tiny.case("fine"), 1, tiny.PROTOCOL, "group").outcome)
+        assert ("group" in persistent._living) == kept
+    assert all(isinstance(outcome, Ok) for outcome in outcomes)
+
+
+def test_a_spoilt_allocator_or_a_faulted_kernel_is_noticed(monkeypatch):
+    """What torch says after a failed capture, and after an illegal access."""
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    assert worker.tidied()
+
+    def refuse():
+        raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    for call in ("empty_cache", "synchronize"):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.cuda, call, refuse)
+            assert not worker.tidied()
+    assert worker.tidied()
+
+
+def test_graphs_are_captured_after_everything_that_asks_for_memory():
+    order = [
+        m.name for policy in ("default", "keeping") for m in metrics() if m.allocator == policy
+    ]
+    memory = {"peak_memory", "saved_memory", "predicted_memory", "gradient_error", "error"}
+    assert memory <= set(order[: order.index("latency_graph")])
 
 
 def test_a_machine_is_measured_in_a_process_of_its_own():

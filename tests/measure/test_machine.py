@@ -34,6 +34,14 @@ def test_hardware_ids(device, name, cpus, memory, slug):
     assert hardware_id(device, name, cpus, memory) == slug
 
 
+def test_devices_that_train_together_have_a_hardware_id_of_their_own():
+    assert hardware_id("cuda", "NVIDIA H200", 16, 150_109_880_320, 8) == "nvidia-h200-140g-x8"
+    assert hardware_id("cpu", "AMD EPYC", 2, 25276518400, 2) == "amd-epyc-2c-24g-x2"
+    alone, together = environment("cpu", 1), environment("cpu", 1, 2)
+    assert together.hardware_id == f"{alone.hardware_id}-x2"
+    assert together.settings == alone.settings | {"devices_together": 2}
+
+
 def test_this_machine_is_described():
     found = environment("cpu", 1)
     assert found.cpu_count == usable_cpus()

@@ -1,5 +1,7 @@
 """One sweep over many slots: the records of one, whatever happens to the slots."""
 
+import sys
+import threading
 import time
 from dataclasses import replace
 from unittest import mock
@@ -9,16 +11,18 @@ import simulated
 import tiny
 
 from bench import gpu_health, merge, sweep
-from bench.devices import devices, shared
+from bench.devices import devices, in_groups, shared
 from bench.dispatch import Dispatch
-from bench.executor import PoolError
-from bench.executors.ray import kinds
+from bench.executor import Commission, Joined, Made, PoolError, Slot, Trained
+from bench.executors import local
+from bench.executors.ray import Spoken, kinds
 from bench.forecast import forecast
 from bench.journal import Arrival, Journal, JournalError, VariantSource
 from bench.model import Crashed, Ok
 from bench.schedule import visits
 from bench.slot import SlotServer
 from bench.sweep import Sweep
+from bench.task import Epoch
 
 CASES = tuple(tiny.case(v, n) for v in ("softmax", "linear_relu") for n in (16, 32))
 PLAN = tiny.plan(*CASES, noise=(CASES[0],))
@@ -161,6 +165,70 @@ def test_progress_says_what_every_slot_does(tmp_path, monkeypatch):
     assert told.done[-1][1] == len(visits(PLAN, "cpu"))
 
 
+class Training:
+    """Slots that say how far a training is before they end it."""
+
+    def __init__(self, slots):
+        self._slots, self._events = slots, [Joined(slot=slot, header=HEADER) for slot in slots]
+
+    def visit(self, slot, turn, checkpoints):
+        self._events += [
+            Trained(slot=slot, epoch=Epoch(number=3, epochs=9, loss=0.5, accuracy=0.25)),
+            Made(slot=slot, outcome=simulated.ok(turn.case, 0), wall_s=1.0, measured_s=1.0,
+                 foreign_load=None),
+        ]  # fmt: skip
+
+    def release(self, slot):
+        pass
+
+    def wait(self, timeout_s):
+        return (self._events.pop(0),)
+
+    def awaited(self):
+        return ()
+
+    def may_grow(self):
+        return False
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_progress_says_how_far_the_training_of_each_slot_is(tmp_path, monkeypatch, count):
+    monkeypatch.setattr(sweep, "_SHOW_S", 0.0)
+    slots = [Slot(node="n", device=f"gpu {number}") for number in range(count)]
+    told = simulated.Told()
+    told.trained = lambda epoch: told.notes.append(f"epoch {epoch.number}")
+    with Journal.create(tmp_path / "j.jsonl", HEADER) as journal:
+        Sweep(PLAN, "cpu", lambda _: journal, told, limits_again=False).go(Training(slots))
+    said = {slot for doing in told.doing for slot in doing if "epoch 3/9" in doing[slot]}
+    if count == 1:
+        assert "epoch 3" in told.notes
+    else:
+        assert said == set(slots)
+        assert told.notes == [], "whose epoch it is would be left open"
+
+
+def test_what_a_training_says_is_heard_beside_its_answer():
+    spoken, heard = Spoken(), []
+
+    def listen():
+        while messages := spoken.heard(2):
+            heard.extend(messages)
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    for number in (1, 2):
+        spoken.begin(number)
+        spoken.say({"said": number})
+        while number == 2 and not heard:
+            time.sleep(0.001)
+        spoken.say({"later": number})
+        spoken.end()
+    listener.join(10)
+    assert not listener.is_alive()
+    assert heard == [{"said": 2}, {"later": 2}]
+    assert spoken.heard(1) == [], "a request that is over long since"
+
+
 # devices ------------------------------------------------------------------------------------------
 
 
@@ -177,23 +245,58 @@ def test_cpus_are_shared_by_socket_and_none_is_used_twice():
 def test_gpus_come_from_the_option_or_from_what_is_visible(monkeypatch):
     monkeypatch.setattr("bench.devices.usable", lambda: tuple(range(8)))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-abc")
-    found = devices("cuda", None)
+    told = []
+    found = devices("cuda", None, told.append)
     assert [(one.visible, one.cpus) for one in found] == [
         ("2", (0, 1, 2, 3)),
         ("GPU-abc", (4, 5, 6, 7)),
     ]
-    assert [one.visible for one in devices("cuda", "0, 3")] == ["0", "3"]
+    assert [one.visible for one in devices("cuda", "0, 3", told.append)] == ["0", "3"]
     for wrong in ("0,0", "0,,1"):
         with pytest.raises(ValueError, match="different GPUs"):
-            devices("cuda", wrong)
+            devices("cuda", wrong, told.append)
+    assert told == []
+
+
+def test_where_nobody_can_say_which_gpus_there_are_that_is_said(monkeypatch):
+    silent = mock.Mock(NVMLError=OSError)
+    silent.nvmlInit.side_effect = OSError("Driver Not Loaded")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setitem(sys.modules, "pynvml", silent)
+    told = []
+    assert [one.visible for one in devices("cuda", None, told.append)] == ["0"]
+    (note,) = told
+    assert "Driver Not Loaded" in note
+    assert "--devices" in note
+    assert gpu_health.complaint(2) is None
+
+
+def test_gpus_that_train_together_make_one_slot(monkeypatch):
+    monkeypatch.setattr("bench.devices.usable", lambda: tuple(range(8)))
+    found = in_groups(devices("cuda", "0,1,2,3", print), 2)
+    assert [(one.words, one.visible, one.cpus) for one in found] == [
+        ("gpus 0+1", "0,1", (0, 1, 2, 3)),
+        ("gpus 2+3", "2,3", (4, 5, 6, 7)),
+    ]
+    alone = devices("cuda", "0,1", print)
+    assert in_groups(alone, 1) == alone
+    with pytest.raises(ValueError, match="--together 3: 4 GPUs cannot be put into groups of 3"):
+        in_groups(devices("cuda", "0,1,2,3", print), 3)
+
+
+def test_fewer_cpus_than_processes_are_refused(monkeypatch):
+    monkeypatch.setattr("bench.load.own_cpus", lambda: 2)
+    commission = Commission(plan=PLAN, device="cpu", threads=None, only=None, together=3)
+    with pytest.raises(ValueError, match="--together 3: fewer CPUs than processes"):
+        local.pool(commission, simulated.Told())
 
 
 @pytest.mark.parametrize("wrong", ["0", "9", "x"])
 def test_cpus_cannot_be_split_into_more_parts_than_there_are(monkeypatch, wrong):
     monkeypatch.setattr("bench.devices.usable", lambda: tuple(range(8)))
-    assert [one.cpus for one in devices("cpu", "2")] == [(0, 1, 2, 3), (4, 5, 6, 7)]
+    assert [one.cpus for one in devices("cpu", "2", print)] == [(0, 1, 2, 3), (4, 5, 6, 7)]
     with pytest.raises(ValueError, match="how many parts the 8 CPUs"):
-        devices("cpu", wrong)
+        devices("cpu", wrong, print)
 
 
 class Nvml:
@@ -214,13 +317,28 @@ def test_foreign_processes_and_throttling_are_complaints_and_idleness_is_not():
     assert gpu_health.judged(Nvml(reasons=0x40), None) == "throttling: hardware thermal slowdown"
 
 
+def test_each_gpu_that_trains_is_asked_how_it_is(monkeypatch):
+    library = mock.Mock(
+        NVMLError=OSError,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetComputeRunningProcesses=lambda _: [],
+        nvmlDeviceGetCurrentClocksThrottleReasons=lambda index: 0x40 * (index == 6),
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    assert gpu_health.complaint(2) is None
+    assert gpu_health.complaint(3) == "throttling: hardware thermal slowdown"
+
+
 def test_a_slot_that_complains_makes_nothing():
-    server = SlotServer(health=lambda: "throttling: hardware power brake")
+    asked = []
+    server = SlotServer(health=lambda n: asked.append(n) or "throttling: hardware power brake")
     server._device, server._protocol = "cuda", PLAN.protocol
-    server._workers, server._visitor = mock.Mock(busy=False), mock.Mock()
+    server._workers, server._visitor = mock.Mock(busy=False, together=4), mock.Mock()
     answer = server.answer({"kind": "visit"}, lambda _: None)
     assert answer == {"kind": "aside", "reason": "throttling: hardware power brake"}
     server._visitor.visit.assert_not_called()
+    assert asked == [4], "every GPU of the slot is looked at"
 
 
 def test_what_goes_wrong_in_a_slot_is_told_and_not_swallowed():
@@ -232,6 +350,9 @@ def test_what_goes_wrong_in_a_slot_is_told_and_not_swallowed():
 def test_kinds_of_gpu_are_read_and_nonsense_is_refused():
     assert [(k.name, k.count) for k in kinds("h100:4, a100:8")] == [("h100", 4), ("a100", 8)]
     assert [(k.name, k.count) for k in kinds(None)] == [(None, None)]
+    assert [(k.name, k.count) for k in kinds("h100:4, a100:8", 4)] == [("h100", 1), ("a100", 2)]
+    with pytest.raises(ValueError, match="groups of 3"):
+        kinds("h100:4", 3)
     for wrong in ("h100", "h100:0", "h100:x", ":3", "h100:1,h100:2"):
         with pytest.raises(ValueError, match="--gpus"):
             kinds(wrong)

@@ -235,6 +235,20 @@ def test_what_cannot_be_captured_says_so_and_has_no_number(monkeypatch):
         timing_cuda.time_graph(device, tiny.PROTOCOL)
 
 
+def test_the_reason_is_what_broke_the_capture_and_not_what_ended_it(monkeypatch):
+    class Waits(FakeDevice):
+        def __call__(self, index):
+            self.calls = getattr(self, "calls", 0) + 1
+            if self.calls > timing_cuda._LEAST_WARMUP_CALLS:
+                raise RuntimeError("operation not permitted when stream is capturing")
+            return super().__call__(index)
+
+    device = Waits(monkeypatch, 2e-3)
+    FakeGraphs(monkeypatch, device, refuses="operation failed due to a previous error")
+    with pytest.raises(NotMeasurable, match="graph: operation not permitted"):
+        timing_cuda.time_graph(device, tiny.PROTOCOL)
+
+
 def test_sensors_are_read_beside_the_sustained_run(monkeypatch):
     found, _ = device_timed(monkeypatch, 3e-3, Sensor(FakeLibrary(), object()))
     assert set(found.readings) == {

@@ -297,6 +297,19 @@ def test_numbers_that_nothing_can_hold(
     assert "R101" in {f.rule for f in quick(tmp_path)}
 
 
+@pytest.mark.parametrize(
+    ("place", "number"),
+    [(("head_dim",), 2**31), (("heads",), 2**31), (("extra_tokens",), 2**31),
+     (("grid", "height"), 2**31)],
+)  # fmt: skip
+def test_sizes_that_no_layer_can_have(
+    documents: Documents, place: tuple[str, ...], number: int, tmp_path: Path
+) -> None:
+    where = ("records", 0, "case", "stimulus", *place)
+    write_signed(tmp_path, set_at(documents, "softmax.json", where, number), MACHINE)
+    assert "R101" in {f.rule for f in quick(tmp_path)}
+
+
 # Forgery ------------------------------------------------------------------------------------------
 
 

@@ -54,8 +54,25 @@ def test_a_row_is_found_by_id_start_or_digits(root: Path) -> None:
 
 
 def test_a_row_that_is_not_there_gets_the_nearest(root: Path) -> None:
-    with pytest.raises(UnknownName, match="Did you mean 'softmax/"):
+    with pytest.raises(UnknownName, match=r"Right up to '.*/32x3'\..*Did you mean\n  softmax/"):
         find_row(root, find_row(root, ROW).record.case.id.replace("32x32", "32x33"))
+    with pytest.raises(UnknownName, match="None begins like it") as refusal:
+        find_row(root, "#00000000")
+    assert str(refusal.value).count("\n") == 0, "thousands of ids are no help"
+
+
+def test_the_row_of_an_older_run_is_found_by_its_run(root: Path) -> None:
+    newest = find_row(root, ROW)
+    (older,) = newest.others
+    assert older.startswith(f"{newest.run.environment.hardware_id}/20260102")
+    found = find_row(root, ROW, older)
+    assert found.run.created < newest.run.created
+    assert found.record.case == newest.record.case
+    assert found.others == ()
+    with pytest.raises(UnknownName, match="no run 'nothing'"):
+        find_row(root, ROW, "nothing")
+    with pytest.raises(UnknownName, match=f"no published row 'absent' in run {older}"):
+        find_row(root, "absent", older)
 
 
 def test_several_rows_are_listed(root: Path) -> None:

@@ -199,7 +199,11 @@ PLANTED: dict[str, tuple[Changed, ...]] = {
         environment(torch="2.12.0"), environment(packages={}), environment(driver="570.1"),
         environment(device="cuda"),
     ),
-    "R210": (environment(hardware_id="faster-cpu"), environment(cpu_count=64)),
+    "R210": (
+        environment(hardware_id="faster-cpu"), environment(cpu_count=64),
+        environment(settings={"devices_together": 2}),
+        environment(settings={"devices_together": 0}),
+    ),
     "R211": (environment(os="Linux\u202e6"), environment(os="Linux\u200b6"),
              environment(os="e\u0301")),
     "R212": (
@@ -524,6 +528,21 @@ def test_parameters_on_the_meta_device_are_those_of_the_real_layer(name: str) ->
     mix = getattr(layer, "mix", None)
     core = sum(p.numel() for p in mix.parameters()) if isinstance(mix, nn.Module) else 0
     assert rule.parameters_of(name, spec.options, shape, "core") == core
+
+
+def test_a_layer_that_no_memory_can_address_is_a_fault_and_no_crash() -> None:
+    shape = AttentionShape(batch=1, grid=Grid(14, 14), heads=3, head_dim=64)
+    options = replace(load("linformer").options, projected_tokens=2**60)
+    assert rule.parameters_of("linformer", options, shape, "layer") is None
+
+
+def test_devices_that_train_together_have_a_run_of_trainings() -> None:
+    id_ = f"{sample().run.environment.hardware_id}-x2"
+    several = environment(hardware_id=id_, settings={"devices_together": 2})
+    trainings = records(lambda r: r if r.case.stimulus.kind == "task" else None)
+    assert "R210" not in rules_found(both(several, trainings)(sample()))
+    assert "R210" in rules_found(several(sample())), "timed cases use one device"
+    assert "R210" in rules_found(trainings(environment(hardware_id=id_)(sample())))
 
 
 def test_a_mechanism_that_chooses_is_not_judged_by_its_largest_difference(

@@ -62,8 +62,13 @@ def test_a_published_file_becomes_a_network(file: Path, published: dict[str, Ten
         (lambda s: {"model": s, "epoch": 3, "args": argparse.Namespace(lr=1.0)}, False, "model"),
         (lambda s: {"state_dict": {f"module.{n}": t for n, t in s.items()}}, False, "state_dict"),
         (lambda s: {"model": {}, "model_ema": s}, True, "model_ema"),
+        (
+            lambda s: {"state_dict_ema": {f"module.{n}": t for n, t in s.items()}},
+            True,
+            "state_dict_ema",
+        ),
     ],
-    ids=["bare", "with settings", "data parallel", "average"],
+    ids=["bare", "with settings", "data parallel", "average", "average, data parallel"],
 )
 def test_wherever_training_code_puts_them(
     wrapped: Any, averaged: bool, entry: str, published: dict[str, Tensor], tmp_path: Path
@@ -170,8 +175,9 @@ def test_a_damaged_file_is_named(name: str, ending: str, file: Path, tmp_path: P
         ({"model": {1: torch.zeros(1)}}, "entry 1 is a Tensor"),
         ({"a": torch.tensor([1.0, float("nan")])}, "a has values that are not finite"),
         ({"a": torch.zeros(3)}, "those of another model"),
+        ({"state_dict_ema": {"a": torch.zeros(3)}}, "as state_dict_ema; take them with --averaged"),
     ],
-    ids=["list", "nothing", "no tensor", "no name", "nan", "another model"],
+    ids=["list", "nothing", "no tensor", "no name", "nan", "another model", "average alone"],
 )
 def test_what_is_no_checkpoint_of_the_network_is_named(
     content: Any, words: str, tmp_path: Path
@@ -190,6 +196,51 @@ def test_a_parameter_of_another_shape_is_named(
     torch.save({**published, "norm1.weight": torch.ones(33)}, path)
     with pytest.raises(CheckpointError, match=r"stages\.0\.norm\.weight has shape \(33,\)"):
         imported(path, load_backbone(ID))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (2, 3), (1, 2, 3, 4, 5)], ids=str)
+@pytest.mark.parametrize(
+    "name", ["head.bias", "block1.0.attn.q.weight", "block1.0.attn.sr.weight", "norm1.weight"]
+)
+def test_a_parameter_of_any_wrong_shape_is_named(
+    name: str, shape: tuple[int, ...], published: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """Whatever taking it apart stumbles over: never a traceback."""
+    path = tmp_path / "file.pth"
+    torch.save({name: torch.zeros(shape)} | {n: t for n, t in published.items() if n != name}, path)
+    with pytest.raises(CheckpointError, match=r"file\.pth: "):
+        imported(path, load_backbone(ID))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_parameters_of_any_floating_type_run(
+    dtype: torch.dtype, published: dict[str, Tensor], tmp_path: Path
+) -> None:
+    path = tmp_path / "file.pth"
+    torch.save({n: t.to(dtype) for n, t in published.items()}, path)
+    spec = load_backbone(ID)
+    built = network(imported(path, spec, 64), spec)
+    with torch.inference_mode():
+        assert built(torch.randn(1, 3, 64, 64)).dtype is torch.float32
+
+
+def test_whole_numbers_are_no_parameters(published: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "file.pth"
+    torch.save({**published, "head.bias": torch.zeros(1000, dtype=torch.int8)}, path)
+    with pytest.raises(CheckpointError, match=r"classify\.bias is of torch\.int8"):
+        imported(path, load_backbone(ID))
+
+
+def test_an_imported_file_keeps_the_side_it_was_fitted_to(file: Path, tmp_path: Path) -> None:
+    spec = load_backbone(ID)
+    save(imported(file, spec, 96), tmp_path / "ours.safetensors")
+    assert imported(tmp_path / "ours.safetensors", spec).resolution_px == 96
+    assert imported(tmp_path / "ours.safetensors", spec, 64).resolution_px == 64
+    stored = safetensors.read(tmp_path / "ours.safetensors")
+    text = {**stored.text, "attnbench_resolution_px": "big"}
+    safetensors.write(tmp_path / "odd.safetensors", stored.tensors, text)
+    with pytest.raises(CheckpointError, match=r"odd\.safetensors.*'big', must be pixels"):
+        imported(tmp_path / "odd.safetensors", spec)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

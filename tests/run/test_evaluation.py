@@ -49,7 +49,7 @@ def order(folder: Path, out: Path, **changed: Any) -> Order:
     spec = load_backbone("vit_micro")
     checkpoint = Imported(
         backbone=spec.id, resolution_px=32, num_classes=3, parameters={}, source_sha256="0" * 64,
-        file_sha256="1" * 64, unused={}, fitted=(),
+        file_sha256="1" * 64, entry="model", unused={}, fitted=(),
     )  # fmt: skip
     whole = Order(
         spec=spec,
@@ -130,13 +130,20 @@ def test_stopped_it_goes_on_to_the_same_result(folder: Path, tmp_path: Path, cut
     [
         ({"preparation": ImagePreparation(crop_fraction=1.0)}, "preparation"),
         ({"spec": load_backbone("vit_tiny")}, "backbone"),
+        ({"checkpoint": "model_ema"}, "source_entry"),
+        ({"pictures": ("red", "green", "blue")}, "pictures_sha256"),
     ],
-    ids=["preparation", "backbone"],
+    ids=["preparation", "backbone", "average of the same file", "other order of classes"],
 )
 def test_notes_of_another_evaluation_are_refused(
     folder: Path, tmp_path: Path, changed: dict[str, Any], word: str
 ) -> None:
     out = tmp_path / "out.json"
+    if "checkpoint" in changed:
+        of_file = order(folder, out).checkpoint
+        changed = {"checkpoint": replace(of_file, entry=changed["checkpoint"])}
+    if "pictures" in changed:
+        changed = {"pictures": listed(folder, 3, changed["pictures"])}
 
     def stop(counted: Counted, total: int) -> None:
         if counted.pictures:
@@ -257,6 +264,16 @@ def test_grey_and_transparent_pictures_are_read_in_colour(tmp_path: Path) -> Non
         assert prepared(path, ImagePreparation(), 32).shape == (3, 32, 32)
 
 
+@pytest.mark.parametrize("size", [(3, 9000), (9000, 3)])
+def test_a_line_of_pixels_does_not_fill_the_memory(size: tuple[int, int], tmp_path: Path) -> None:
+    """Its shorter side becomes 256 px: 600 million pixels; squeezed into a square it is read."""
+    Image.new("RGB", size).save(tmp_path / "line.png")
+    with pytest.raises(PictureError, match=r"line\.png: is \d+ x \d+ px and would be resized"):
+        prepared(tmp_path / "line.png", ImagePreparation(), 224)
+    squeezed = ImagePreparation(resize="both_sides")
+    assert prepared(tmp_path / "line.png", squeezed, 224).shape == (3, 224, 224)
+
+
 # The command --------------------------------------------------------------------------------------
 
 
@@ -274,13 +291,14 @@ def test_the_command_on_a_published_file(
     found = imported(tmp_path / "file.pth", load_backbone("pvt_v2_b0"), 64)
     save(found, tmp_path / "ours.safetensors")
     results = []
-    for checkpoint in ("file.pth", "ours.safetensors"):
+    # the imported file knows its side
+    for checkpoint, side in (("file.pth", ("--resolution", "64")), ("ours.safetensors", ())):
         out = tmp_path / f"{checkpoint}.json"
         done = CliRunner().invoke(
             main,
             [
                 "evaluate", "--backbone", "pvt_v2_b0", "--checkpoint", str(tmp_path / checkpoint),
-                "--data", str(folder), "--resolution", "64", "--workers", "0", "--batch", "5",
+                "--data", str(folder), *side, "--workers", "0", "--batch", "5",
                 "--device", "cpu", "--out", str(out),
             ],
         )  # fmt: skip
@@ -289,6 +307,8 @@ def test_the_command_on_a_published_file(
         results.append(json.loads(out.read_text()))
     assert results[0]["top1"] == results[1]["top1"]
     assert results[0]["source_sha256"] == results[1]["source_sha256"]
+    assert [found["source_entry"] for found in results] == ["model", "model"]
+    assert [found["resolution_px"] for found in results] == [64, 64]
 
 
 def test_the_command_names_what_is_missing(folder: Path, tmp_path: Path) -> None:

@@ -3,14 +3,16 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from attention_impls import registry
 from attention_impls.registry import UnknownName
 from bench import plan as plan_module
-from bench.model import Frontier, Plan, TaskRun, Workload, from_json, to_json
-from bench.plan import everything, load_plan, only, plan_names
+from bench.derived import LEAST_NOISE_PAIRS
+from bench.model import Frontier, Plan, TaskRun, Timed, Workload, from_json, to_json
+from bench.plan import everything, load_plan, noise_pairs, only, plan_names
 
 FOUNDING = (
     *("focused_linear", "inline", "linear_elu", "linear_relu", "linformer", "nystromformer"),
@@ -53,6 +55,27 @@ def test_standard_covers_images_sequences_and_both_passes() -> None:
     seeds = {c.stimulus.seed for c in plan.cases if isinstance(c.stimulus, TaskRun)}
     assert len(seeds) >= 3
     assert {c.variant for c in plan.cases} == set(everything("cpu").variants)
+
+
+@pytest.mark.parametrize("name", plan_names())
+@pytest.mark.parametrize("dtypes", [None, ("float16",)])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_noise_pairs_are_cases_of_the_plan(name: str, dtypes: Any, device: Any) -> None:
+    plan = load_plan(name, everything(device, dtypes))
+    assert {pair.id for pair in plan.noise_pairs} <= {case.id for case in plan.cases}
+    timed = any(isinstance(case.stimulus, Timed) for case in plan.cases)
+    assert len(plan.noise_pairs) >= (LEAST_NOISE_PAIRS if timed else 0)
+
+
+def test_noise_pairs_are_topped_up_by_the_smallest_timed_cases() -> None:
+    plan = load_plan("standard", everything("cpu"))
+    kept = only(plan, "eva")
+    assert [case.variant for case in kept.noise_pairs] == ["eva"] * 4
+    assert "/b1/14x14/" in kept.noise_pairs[0].id
+    enough = plan.noise_pairs[:LEAST_NOISE_PAIRS]
+    assert noise_pairs(plan.cases, enough) == enough
+    trained = [case for case in plan.cases if isinstance(case.stimulus, TaskRun)]
+    assert noise_pairs(trained, plan.noise_pairs) == ()
 
 
 def test_only_keeps_what_it_names_and_the_noise_pair() -> None:

@@ -6,8 +6,10 @@ import pytest
 from rich.console import Console
 
 from bench import terminal as module
+from bench.executor import Slot
 from bench.model import Crashed, NotRun, Ok, Unsupported
 from bench.plan import everything, frontier_case, image, task_cases, workload_case
+from bench.task import Epoch
 from bench.terminal import Terminal, case_words
 
 CASE = workload_case("softmax", "sdpa", image(224), dtype="float32", passes="forward_backward")
@@ -40,6 +42,18 @@ def test_the_time_left_is_not_guessed_from_too_little(monkeypatch: pytest.Monkey
     ok = Ok(measurements=(), executed="-")
     assert "min left" not in shown(monkeypatch, ok, ok)
     assert "min left" in shown(monkeypatch, *[ok] * 6)
+
+
+def test_a_log_shows_how_far_long_trainings_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LINE_EVERY_S", 0.0)
+    text = io.StringIO()
+    with Terminal(Console(file=text, width=200)) as display:
+        display.started(next(task_cases("softmax", "digits", 1)), 3, 7)
+        display.trained(Epoch(number=2, epochs=9, loss=0.5, accuracy=0.25))
+        display.slots({Slot(node="n1", device="gpu 3"): "training: epoch 5/9"})
+    lines = text.getvalue().splitlines()
+    assert any(line.startswith("3/7") and "epoch 2/9, loss 0.500" in line for line in lines)
+    assert "  n1, gpu 3: training: epoch 5/9" in lines
 
 
 def test_a_case_in_words() -> None:

@@ -3,24 +3,14 @@
 from collections.abc import Iterator, Mapping
 
 from leaderboard.addresses import task as task_address
-from leaderboard.blocks import (
-    Block,
-    Cell,
-    Document,
-    Head,
-    Link,
-    Muted,
-    Paragraph,
-    Row,
-    Section,
-    Table,
-    VariantName,
-)
+from leaderboard.blocks import Block, Document, Paragraph, Section
 from leaderboard.contexts import slug
 from leaderboard.format import MISSING, count_of, percent, whole
 from leaderboard.page import Page
+from leaderboard.pieces import Link, Muted, VariantName
 from leaderboard.reported import reported_numbers
 from leaderboard.results import View
+from leaderboard.tables import Cell, Head, Row, Table
 from leaderboard.trainings import (
     Separation,
     Trained,

@@ -5,25 +5,15 @@ from collections.abc import Iterator, Sequence
 
 from leaderboard.addresses import execution
 from leaderboard.answers import contexts_of, kinds
-from leaderboard.blocks import (
-    Block,
-    Cell,
-    Document,
-    Head,
-    Island,
-    Link,
-    Paragraph,
-    Row,
-    Subsection,
-    Table,
-    VariantName,
-)
+from leaderboard.blocks import Block, Document, Island, Paragraph, Subsection
 from leaderboard.contexts import PASSES_WORDS, slug
 from leaderboard.format import MISSING, measure
 from leaderboard.page import Page
 from leaderboard.pages.leaderboard import Place, places, usual
+from leaderboard.pieces import Link, VariantName
 from leaderboard.ranking import baseline, grouped, noise_floor, verdict
 from leaderboard.results import EXACTNESS_TITLES, Result, View
+from leaderboard.tables import Cell, Head, Row, Table
 
 _LEAD = (
     "Up to six executions on one machine, under the same conditions. A difference counts if the "

@@ -6,27 +6,15 @@ from math import log
 from typing import Literal
 
 from leaderboard.along import Along, along_documents, conditions
-from leaderboard.blocks import (
-    Block,
-    Cell,
-    Document,
-    Head,
-    Muted,
-    Notice,
-    Paragraph,
-    Piece,
-    Row,
-    Strip,
-    Subsection,
-    Table,
-    VariantName,
-)
+from leaderboard.blocks import Block, Document, Notice, Paragraph, Subsection
 from leaderboard.crossings import Against, against
 from leaderboard.curves import Family
 from leaderboard.downloads import context_base, links
 from leaderboard.format import MISSING, count_of, measure, significant, whole
 from leaderboard.page import Page
+from leaderboard.pieces import Muted, Piece, Strip, VariantName
 from leaderboard.results import EXACTNESS_TITLES, Exactness, Result, View
+from leaderboard.tables import Cell, Head, Row, Table
 
 _LEAD = (
     "From how many tokens on does a mechanism need less than exact softmax attention by PyTorch's "

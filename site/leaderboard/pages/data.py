@@ -6,26 +6,15 @@ from typing import Any
 
 from bench.table import ROW_TYPES
 from leaderboard.addresses import run as run_address
-from leaderboard.blocks import (
-    Block,
-    Cell,
-    Code,
-    CodeBlock,
-    Document,
-    Head,
-    Link,
-    Paragraph,
-    Row,
-    Section,
-    Table,
-    prose,
-)
+from leaderboard.blocks import Block, CodeBlock, Document, Paragraph, Section
 from leaderboard.downloads import table_files, view_files
 from leaderboard.format import whole
 from leaderboard.page import Page, RawFile
+from leaderboard.pieces import Code, Link, prose
 from leaderboard.refusals import refusals
 from leaderboard.rendering import json_text
 from leaderboard.results import View
+from leaderboard.tables import Cell, Head, Row, Table
 
 _COLUMN_HELP = {
     "value": "median of the round medians, base unit",

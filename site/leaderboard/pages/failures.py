@@ -5,26 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from bench.curves import fitting
 from leaderboard.addresses import result_address
 from leaderboard.along import Over, conditions, context_documents
-from leaderboard.blocks import (
-    Block,
-    Cell,
-    Document,
-    Head,
-    Inline,
-    Link,
-    Muted,
-    Paragraph,
-    Row,
-    Section,
-    State,
-    Table,
-    VariantName,
-)
+from leaderboard.blocks import Block, Document, Paragraph, Section
 from leaderboard.contexts import Context, Size
 from leaderboard.downloads import context_base, frontier_base, links
 from leaderboard.format import MISSING, count_of, listed, measure, significant, whole
 from leaderboard.page import Page
+from leaderboard.pieces import Inline, Link, Muted, State, VariantName
 from leaderboard.results import OUTCOME_WORDS, Result, View
+from leaderboard.tables import Cell, Head, Row, Table
 
 _LEAD = (
     "A failure is a result. Each cell is one case: a tick where it ran and was correct, a letter "

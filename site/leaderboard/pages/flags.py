@@ -4,24 +4,14 @@ from collections.abc import Iterator, Sequence
 
 from leaderboard.addresses import result_address
 from leaderboard.addresses import run as run_address
-from leaderboard.blocks import (
-    Block,
-    Cell,
-    Code,
-    Document,
-    Head,
-    Link,
-    Paragraph,
-    Row,
-    Section,
-    Table,
-    VariantName,
-)
+from leaderboard.blocks import Block, Document, Paragraph, Section
 from leaderboard.format import count_of, day, percent, whole
 from leaderboard.page import Page
+from leaderboard.pieces import Code, Link, VariantName
 from leaderboard.provenance import message_of, trust_of
 from leaderboard.refusals import refusals
 from leaderboard.results import Result, View
+from leaderboard.tables import Cell, Head, Row, Table
 
 _MOST_ROWS = 200
 """Marked results that are listed by themselves; the data have all."""

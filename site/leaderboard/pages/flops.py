@@ -4,27 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from leaderboard.axes import Axis, tokens_axis
-from leaderboard.blocks import (
-    Block,
-    Cell,
-    Chooser,
-    Document,
-    Head,
-    Panel,
-    Paragraph,
-    Row,
-    Section,
-    Table,
-    VariantName,
-    prose,
-)
+from leaderboard.blocks import Block, Chooser, Document, Panel, Paragraph, Section
 from leaderboard.choices import Choice, Choices
 from leaderboard.contexts import LEVEL_WORDS, Context, Size, by_context, slug
 from leaderboard.curves import families, series_of
 from leaderboard.figures import curves
 from leaderboard.format import MISSING, Scale, measure, percent, scale_for, significant, whole
 from leaderboard.page import Page
+from leaderboard.pieces import VariantName, prose
 from leaderboard.results import SIGNS_HELP, Result, View
+from leaderboard.tables import Cell, Head, Row, Table
 
 _Sizes = Mapping[Size, tuple[Result, ...]]
 _LEAD = (

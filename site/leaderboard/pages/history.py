@@ -8,24 +8,15 @@ from xml.etree import ElementTree
 from bench.table import RunEntry
 from leaderboard.addresses import machine, ranking, result_address
 from leaderboard.addresses import run as run_address
-from leaderboard.blocks import (
-    Block,
-    Cell,
-    Document,
-    Head,
-    Link,
-    Paragraph,
-    Row,
-    Section,
-    Table,
-    VariantName,
-)
+from leaderboard.blocks import Block, Document, Paragraph, Section
 from leaderboard.contexts import LEVEL_WORDS, PASSES_WORDS, POLICY_WORDS
 from leaderboard.format import count_of, day, measure, whole
 from leaderboard.page import Page, RawFile
+from leaderboard.pieces import Link, VariantName
 from leaderboard.ranking import ranks_by
 from leaderboard.records import Change, changes
 from leaderboard.results import Result, View
+from leaderboard.tables import Cell, Head, Row, Table
 
 _FEED = "feed.xml"
 _ATOM = "http://www.w3.org/2005/Atom"

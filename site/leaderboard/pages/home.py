@@ -3,36 +3,30 @@
 from collections.abc import Iterator
 
 from leaderboard import page as page_files
-from leaderboard.answers import OF_KIND, contexts_of, files, kinds
+from leaderboard.answers import contexts_of, files, kinds
 from leaderboard.blocks import (
     Block,
+    Bullets,
     Cards,
-    Cell,
     CodeBlock,
     Document,
-    Head,
-    Inline,
     Island,
-    Link,
     Paragraph,
-    Piece,
-    Row,
     Section,
-    Strong,
     Subsection,
-    Table,
 )
 from leaderboard.contexts import PASSES_WORDS, Context, slug
-from leaderboard.format import count_of, day, listed, measure, percent, whole
+from leaderboard.format import count_of, day, listed, percent, whole
 from leaderboard.leaders import leaders_table
 from leaderboard.page import Page
 from leaderboard.pages.leaderboard import Place, places, usual
-from leaderboard.provenance import failure_words
+from leaderboard.pieces import Inline, Link, Strong
 from leaderboard.ranking import Group, baseline, grouped, noise_floor
-from leaderboard.results import EXACTNESS_TITLES, Result, View
+from leaderboard.results import EXACTNESS_TITLES, View
 from leaderboard.standings import group_table, quantities
+from leaderboard.tables import Cell, Head, Row, Table
+from leaderboard.verdicts import reason, verdicts
 
-_MOST_NAMED = 3
 _MOST_ROWS = 10
 
 
@@ -126,9 +120,22 @@ def _answer_blocks(view: View, place: Place) -> Iterator[Block]:
     groups = grouped(view, results, metric="latency", better="lower")
     title = f"{place.size.title}, {PASSES_WORDS[context.passes]}"
     blocks: list[Block] = [
-        Paragraph((f"{view.machine_title(context.hardware_id)}.",), "small"),
-        Paragraph(_answer(view, groups, base), "finding"),
-        Paragraph(_how_sure(context, results), "small"),
+        Paragraph(
+            (
+                f"Measured on {view.machine_title(context.hardware_id)}. ",
+                "On another machine the order can be another.",
+            ),
+            "small",
+        ),
+        Bullets(verdicts(view, groups), "finding"),
+        Paragraph(
+            (
+                f"{reason(view, groups, base)} Speed says nothing about accuracy: ".lstrip(),
+                Link("Trade-off", "tradeoff.html"),
+                " shows both.",
+            ),
+        ),
+        Paragraph(_how_sure(place), "small"),
     ]
     for group in groups:
         few = Group(exactness=group.exactness, placed=group.placed[:_MOST_ROWS])
@@ -147,64 +154,13 @@ def _answer_blocks(view: View, place: Place) -> Iterator[Block]:
     yield Section("now", title, tuple(blocks))
 
 
-def _answer(view: View, groups: tuple[Group, ...], base: Result | None) -> Inline:
-    pieces: list[Piece] = []
-    for group in groups:
-        ranked = group.ranked
-        if not ranked:
-            words = sorted({failure_words(p.result) for p in group.placed if not p.result.ok})
-            why = f": {listed(words)}" if words else ""
-            pieces.append(f"Of {OF_KIND[group.exactness]} none has a ranked result here{why}. ")
-            continue
-        only = "only " if len(group.placed) == 1 else ""
-        pieces.append(f"Of {OF_KIND[group.exactness]} {only}")
-        best = [_title(view, p.result) for p in ranked if p.rank == 1]
-        shown = best
-        if len(best) > _MOST_NAMED:
-            shown = [*best[: _MOST_NAMED - 1], f"{len(best) - _MOST_NAMED + 1} more"]
-        pieces.append(Strong(listed(shown)))
-        latency = measure("s", ranked[0].result.numbers["latency"].value)
-        if only:
-            pieces.append(f" was measured: {latency}. ")
-            continue
-        verb = "is fastest" if len(best) == 1 else "are fastest and cannot be told apart"
-        pieces.append(f" {verb}: {latency}{'' if len(best) == 1 else ' for the first'}. ")
-    pieces += _reason(view, groups, base)
-    return tuple(pieces)
-
-
-def _reason(view: View, groups: tuple[Group, ...], base: Result | None) -> Iterator[Piece]:
-    """Why the fastest of all differs from exact softmax: its arithmetic and what bounds it."""
-    leaders = [g.ranked[0].result for g in groups if g.ranked]
-    if not leaders or base is None:
-        return
-    best = min(leaders, key=lambda r: (r.numbers["latency"].value, r.case_id))
-    other = base
-    if best.case_id == base.case_id:
-        others = [r for r in leaders if r is not best]
-        if not others:
-            return
-        other = min(others, key=lambda r: (r.numbers["latency"].value, r.case_id))
-    if "flops" not in best.numbers or "flops" not in other.numbers:
-        return
-    share = best.numbers["flops"].value / other.numbers["flops"].value
-    yield (
-        f"{_title(view, best)} does {measure('ratio', share)} the arithmetic of "
-        f"{_title(view, other)}"
-    )
-    efficiency = best.numbers.get("efficiency")
-    if efficiency is None:
-        yield "."
-        return
-    bound = f", bound by {efficiency.bound}" if efficiency.bound else ""
-    yield f" and reaches {percent(efficiency.value)} of what this machine can do{bound}."
-
-
-def _how_sure(context: Context, results: tuple[Result, ...]) -> Inline:
+def _how_sure(place: Place) -> Inline:
+    context, results = place.context, place.results
     floor = noise_floor(results)
     timed = [r.numbers["latency"] for r in results if r.ok and "latency" in r.numbers]
     rounds = sorted({n.rounds for n in timed})
-    words = [f"{context.dtype}, layer with projections, 1 sequence, {context.width}."]
+    patches = f", {place.size.patches}" if place.size.patches else ""
+    words = [f"{context.dtype}, layer with projections, 1 sequence, {context.width}{patches}."]
     if rounds:
         words.append(
             f"Each row: {listed(whole(n) for n in rounds)} rounds, each in a new process in "
@@ -220,10 +176,6 @@ def _how_sure(context: Context, results: tuple[Result, ...]) -> Inline:
     if any(r.busy for r in results):
         words.append("The machine was busy with other work during the run.")
     return (" ".join(words),)
-
-
-def _title(view: View, result: Result) -> str:
-    return view.title(result.variant) + (f" ({result.detail})" if result.detail else "")
 
 
 def _links() -> Iterator[tuple[Link, str]]:

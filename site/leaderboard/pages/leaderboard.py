@@ -4,16 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from leaderboard.addresses import comparison, machine, ranking
-from leaderboard.blocks import (
-    Block,
-    Document,
-    Filter,
-    Inline,
-    Link,
-    Notice,
-    Paragraph,
-    Subsection,
-)
+from leaderboard.blocks import Block, Document, Filter, Notice, Paragraph, Subsection
 from leaderboard.choices import CONTEXT_FACETS, Choice, Choices, context_values
 from leaderboard.contexts import (
     LEVEL_WORDS,
@@ -28,6 +19,7 @@ from leaderboard.downloads import context_base, links
 from leaderboard.format import percent
 from leaderboard.leaders import leaders_table
 from leaderboard.page import Page
+from leaderboard.pieces import Inline, Link
 from leaderboard.ranking import Group, baseline, grouped, noise_floor, ranks_by
 from leaderboard.results import EXACTNESS_HELP, EXACTNESS_TITLES, Result, View
 from leaderboard.standings import group_table, quantities

@@ -10,30 +10,19 @@ from leaderboard.addresses import run as run_address
 from leaderboard.blocks import (
     Block,
     Bullets,
-    Cell,
-    Code,
     Disclosure,
     Document,
     Facts,
-    Head,
-    Inline,
-    Link,
     Notice,
     Paragraph,
-    Row,
     Section,
-    Table,
 )
-from leaderboard.contexts import (
-    LEVEL_WORDS,
-    PASSES_WORDS,
-    POLICY_WORDS,
-    ordered_contexts,
-    slug,
-)
+from leaderboard.contexts import LEVEL_WORDS, PASSES_WORDS, POLICY_WORDS, ordered_contexts, slug
 from leaderboard.format import MISSING, Quantity, count_of, day, listed, measure, percent, whole
 from leaderboard.page import Page
+from leaderboard.pieces import Code, Inline, Link
 from leaderboard.results import OUTCOME_WORDS, Result, View
+from leaderboard.tables import Cell, Head, Row, Table
 
 _UNITS: dict[str, Quantity] = {"flop/s": "flop/s", "byte/s": "byte/s", "s": "s", "op/s": "op/s"}
 

@@ -5,25 +5,16 @@ from collections.abc import Iterator
 from leaderboard.addresses import of_context, result_address
 from leaderboard.along import Along, along_documents, conditions
 from leaderboard.axes import Axis, tokens_axis
-from leaderboard.blocks import (
-    Block,
-    Cell,
-    Document,
-    Head,
-    Link,
-    Paragraph,
-    Row,
-    Section,
-    Table,
-    VariantName,
-)
+from leaderboard.blocks import Block, Document, Paragraph, Section
 from leaderboard.contexts import size_of, slug
 from leaderboard.curves import Family, series_of
 from leaderboard.downloads import context_base, links
 from leaderboard.figures import curves
 from leaderboard.format import MISSING, Scale, decimal, measure, scale_for
 from leaderboard.page import Page
+from leaderboard.pieces import Link, VariantName
 from leaderboard.results import SIGNS_HELP, Result, View
+from leaderboard.tables import Cell, Head, Row, Table
 
 _COLUMNS = (
     ("peak_memory", "Peak, measured", ("Largest memory in use during a call, above inputs and "

@@ -5,24 +5,13 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 
 from bench.table import PaperEntry, VariantEntry
-from leaderboard.blocks import (
-    Block,
-    Cell,
-    Document,
-    External,
-    Head,
-    Link,
-    Muted,
-    Paragraph,
-    Piece,
-    Row,
-    Table,
-    VariantName,
-)
+from leaderboard.blocks import Block, Document, Paragraph
 from leaderboard.format import MISSING, count_of, listed
 from leaderboard.page import Page, RawFile
+from leaderboard.pieces import External, Link, Muted, Piece, VariantName
 from leaderboard.reported import reported_numbers
 from leaderboard.results import View
+from leaderboard.tables import Cell, Head, Row, Table
 
 _BIB = "data/papers.bib"
 _FEW_AUTHORS = 3

@@ -4,33 +4,23 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bench.table import ReportedNumber
 from leaderboard.blocks import (
-    Badge,
     Block,
     Bullets,
-    Cell,
-    Code,
     Document,
-    External,
     Facts,
     Filter,
-    Head,
-    Inline,
-    Link,
-    Muted,
     Paragraph,
-    Piece,
-    Row,
     Section,
     Subsection,
-    Table,
-    VariantName,
 )
 from leaderboard.checked import CheckedNetwork, Compared, checked_networks
 from leaderboard.claim_inline import inline_at_resolutions
 from leaderboard.claim_soft import soft_memory
 from leaderboard.format import MISSING, count_of, decimal, whole
 from leaderboard.page import Page
+from leaderboard.pieces import Badge, Code, External, Inline, Link, Muted, Piece, VariantName
 from leaderboard.results import View
+from leaderboard.tables import Cell, Head, Row, Table
 
 _PATH = "papers-checked.html"
 _PARAMETERS = "M parameters"

@@ -5,7 +5,6 @@ stay where they are.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import log
 
 from bench.model import REPRODUCTION
 from bench.table import Recorded, recorded
@@ -14,49 +13,25 @@ from leaderboard.addresses import run as run_address
 from leaderboard.blocks import (
     Block,
     Bullets,
-    Cell,
     Chooser,
-    Code,
     CodeBlock,
     Document,
     Facts,
-    Head,
-    Inline,
-    Link,
-    Matrix,
     Notice,
     Panel,
     Paragraph,
-    Row,
     Subsection,
-    Table,
-    Ticks,
-    VariantName,
 )
-from leaderboard.contexts import (
-    LEVEL_WORDS,
-    PASSES_WORDS,
-    POLICY_WORDS,
-    context_of,
-    size_of,
-)
-from leaderboard.format import (
-    MISSING,
-    Quantity,
-    count_of,
-    day,
-    known_quantity,
-    measure,
-    percent,
-    whole,
-)
+from leaderboard.checks import checks_of
+from leaderboard.contexts import LEVEL_WORDS, PASSES_WORDS, POLICY_WORDS, context_of, size_of
+from leaderboard.format import MISSING, Quantity, day, measure
 from leaderboard.page import Page
+from leaderboard.pieces import Code, Inline, Link, VariantName
 from leaderboard.provenance import failure_words, trust_words
 from leaderboard.results import Number, Result, View
+from leaderboard.samples import NUMBER_HEADS, numbers_of, samples_of
 from leaderboard.standings import EXACTNESS_BADGES
-
-_MOST_TICKS = 120
-"""Samples of a round that are drawn; the file has all."""
+from leaderboard.tables import Cell, Head, Matrix, Row, Table
 
 
 def _documents(view: View) -> Iterator[Document]:
@@ -164,11 +139,11 @@ def _blocks(
         yield Paragraph((result.reason or "No reason was recorded.",))
     if found is not None and "latency" in found.rounds:
         yield Subsection(
-            f"{id_}-samples", "Samples of latency", tuple(_samples(result, found, id_))
+            f"{id_}-samples", "Samples of latency", tuple(samples_of(result, found, id_))
         )
     if result.numbers:
-        yield Matrix("Everything that was measured", _HEADS, tuple(_numbers(view, result)))
-    yield Subsection(f"{id_}-checks", "Checks", (Bullets(tuple(_checks(view, result, found))),))
+        yield Matrix("Everything that was measured", NUMBER_HEADS, tuple(numbers_of(view, result)))
+    yield Subsection(f"{id_}-checks", "Checks", (Bullets(tuple(checks_of(view, result, found))),))
     if view.table.trust is not None:
         words = Bullets(tuple(trust_words(view, result)))
         yield Subsection(f"{id_}-trust", "How far it can be trusted", (words,))
@@ -205,125 +180,7 @@ def _with_interval(quantity: Quantity, number: Number) -> str:
     return f"{text}, 95 % interval {low} to {high}"
 
 
-# Samples ------------------------------------------------------------------------------------------
-
-
-def _samples(result: Result, found: Recorded, id_: str) -> Iterator[Block]:
-    rounds = found.rounds["latency"]
-    everything = [s for samples in rounds for s in samples if s > 0]
-    low, high = log(min(everything)), log(max(everything))
-
-    def place(value: float) -> float:
-        return 0.5 if high == low or value <= 0 else (log(value) - low) / (high - low)
-
-    rows: list[Row] = []
-    for number, samples in enumerate(rounds, start=1):
-        ordered = sorted(samples)
-        middle = _median(ordered)
-        at = tuple(place(s) for s in samples[:_MOST_TICKS])
-        rows.append(
-            Row(
-                (
-                    Cell((str(number),), number),
-                    Cell((measure("s", middle),), middle),
-                    Cell((Ticks(result.variant, at, place(middle)),)),
-                    Cell((f"{measure('s', ordered[0])} to {measure('s', ordered[-1])}",)),
-                    Cell((whole(len(samples)),), len(samples)),
-                )
-            )
-        )
-    yield Table(
-        id=f"{id_}-rounds",
-        caption="Samples, round by round",
-        heads=(
-            Head(title="Round"),
-            Head(title="Median", number=True),
-            Head(title="Samples, on one axis", help="Logarithmic; the tall mark is the median."),
-            Head(title="Smallest to largest", secondary=True),
-            Head(title="Samples", number=True, secondary=True),
-        ),
-        rows=tuple(rows),
-        empty="No sample.",
-        show_caption=False,
-        sortable=False,
-    )
-
-
-def _median(ordered: Sequence[float]) -> float:
-    half = len(ordered) // 2
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
-
-
-_HEADS = ("Metric", "Value", "95 % interval", "10 % to 90 % of samples", "Samples")
-
-
-def _numbers(view: View, result: Result) -> Iterator[tuple[str, ...]]:
-    for metric, number in result.numbers.items():
-        column = view.columns.get(metric)
-        title = metric if column is None else column.title
-        quantity = known_quantity(None if column is None else column.unit)
-        spread = samples = MISSING
-        if number.samples > 1 and number.p10 is not None and number.p90 is not None:
-            spread = f"{measure(quantity, number.p10)} to {measure(quantity, number.p90)}"
-            samples = f"{whole(number.samples)} in {count_of(number.rounds, 'round')}"
-        ends = MISSING
-        if number.low is not None and number.high is not None:
-            ends = f"{measure(quantity, number.low)} to {measure(quantity, number.high)}"
-        yield title, measure(quantity, number.value), ends, spread, samples
-    for metric, reason in result.unavailable.items():
-        column = view.columns.get(metric)
-        yield (metric if column is None else column.title), reason, MISSING, MISSING, MISSING
-
-
 # Checks -------------------------------------------------------------------------------------------
-
-
-def _checks(view: View, result: Result, found: Recorded | None) -> Iterator[Inline]:
-    if result.ok and result.stimulus == "workload":
-        error = result.numbers.get("error")
-        words = "passed: output agrees with the float64 reference"
-        if error is not None:
-            words += f", largest difference {measure('relative', error.value)} of its scale"
-        if found is not None and found.checked:
-            words += f", compared at {found.checked}"
-        yield (f"{words}.",)
-        gradient = result.numbers.get("gradient_error")
-        if gradient is not None:
-            value = measure("relative", gradient.value)
-            yield (f"passed: gradients agree with the float64 reference, {value}.",)
-    elif not result.ok:
-        yield ("not timed: only what runs and agrees with the reference is.",)
-    efficiency = result.numbers.get("efficiency")
-    if efficiency is not None:
-        share = percent(efficiency.value)
-        fast = any(n.implausible for n in result.numbers.values())
-        bound = f", bound by {efficiency.bound}" if efficiency.bound else ""
-        yield (
-            f"FAILED: {share} of what this machine can do{bound}: faster than its own ceilings; "
-            "not ranked."
-            if fast
-            else f"passed: {share} of what this machine can do{bound}.",
-        )
-    yield (
-        "MARKED: other work kept the machine busy."
-        if result.busy
-        else "passed: the machine was quiet.",
-    )
-    yield (
-        "MARKED: measured with an older revision or protocol; not ranked."
-        if result.stale
-        else f"passed: revision {result.revision} of the variant and the protocol are current.",
-    )
-    entry = view.runs.get(result.run_id)
-    if entry is not None:
-        yield (
-            "MARKED: the code differed from the commit."
-            if entry.run.dirty
-            else "passed: the checkout was clean."
-            if entry.run.commit
-            else "MARKED: not measured in a git checkout.",
-        )
-        yield ("passed: the file is the one whose sha256 the run lists.",)
 
 
 def _repetitions(result: Result, others: Sequence[Result], id_: str) -> Iterator[Block]:

@@ -6,26 +6,17 @@ from math import exp, log
 from leaderboard.addresses import execution, machine, result_address
 from leaderboard.along import Along, along_documents, conditions
 from leaderboard.axes import Axis, tokens_axis
-from leaderboard.blocks import (
-    Block,
-    Cell,
-    Document,
-    Head,
-    Link,
-    Muted,
-    Paragraph,
-    Row,
-    Section,
-    Table,
-    VariantName,
-)
+from leaderboard.blocks import Block, Document, Paragraph, Section
 from leaderboard.contexts import slug
 from leaderboard.curves import series_of
 from leaderboard.downloads import context_base, links
-from leaderboard.figures import Point, Series, curves
+from leaderboard.figure_data import Point, Series
+from leaderboard.figures import curves
 from leaderboard.format import MISSING, listed, measure, percent
 from leaderboard.page import Page
+from leaderboard.pieces import Link, Muted, VariantName
 from leaderboard.results import SIGNS_HELP, Result, View
+from leaderboard.tables import Cell, Head, Row, Table
 
 _LEAD = (
     "The line is what the machine reached in the same run: bytes at the rate of a copy, then "

@@ -5,26 +5,12 @@ from collections.abc import Iterator
 from bench.table import RunEntry
 from leaderboard.addresses import machine, results_document
 from leaderboard.addresses import run as run_address
-from leaderboard.blocks import (
-    Block,
-    Cell,
-    Code,
-    Disclosure,
-    Document,
-    Facts,
-    Head,
-    Inline,
-    Link,
-    Notice,
-    Paragraph,
-    Row,
-    Section,
-    Table,
-    VariantName,
-)
+from leaderboard.blocks import Block, Disclosure, Document, Facts, Notice, Paragraph, Section
 from leaderboard.format import count_of, day, listed, measure, percent, whole
 from leaderboard.page import Page
+from leaderboard.pieces import Code, Inline, Link, VariantName
 from leaderboard.results import OUTCOME_WORDS, Result, View
+from leaderboard.tables import Cell, Head, Row, Table
 
 
 def _documents(view: View) -> Iterator[Document]:

@@ -5,26 +5,17 @@ from collections.abc import Iterator, Sequence
 from bench.curves import exponent
 from leaderboard.along import Along, along_documents, conditions
 from leaderboard.axes import Axis, tokens_axis
-from leaderboard.blocks import (
-    Block,
-    Cell,
-    Document,
-    Head,
-    Link,
-    Paragraph,
-    Row,
-    Section,
-    Table,
-    VariantName,
-)
+from leaderboard.blocks import Block, Document, Paragraph, Section
 from leaderboard.contexts import Size, slug
 from leaderboard.curves import Family, series_of
 from leaderboard.downloads import context_base, links
 from leaderboard.figures import curves
 from leaderboard.format import MISSING, decimal, listed, measure, whole
 from leaderboard.page import Page
+from leaderboard.pieces import Link, VariantName
 from leaderboard.ranking import grouped
 from leaderboard.results import SIGNS_HELP, Exactness, Result, View
+from leaderboard.tables import Cell, Head, Row, Table
 
 _LEAD = (
     "One line is one variant; open markers are faster executions of it. Bars are 95 % intervals of "

@@ -2,17 +2,9 @@
 
 from collections.abc import Iterator
 
-from leaderboard.blocks import (
-    Block,
-    Bullets,
-    Code,
-    CodeBlock,
-    Document,
-    Link,
-    Paragraph,
-    Section,
-)
+from leaderboard.blocks import Block, Bullets, CodeBlock, Document, Paragraph, Section
 from leaderboard.page import Page
+from leaderboard.pieces import Code, Link
 from leaderboard.results import View
 
 
@@ -47,11 +39,11 @@ def _blocks() -> Iterator[Block]:
     ))  # fmt: skip
     yield Section("checks", "What is checked", (
         Bullets((
-            (("Form: strict JSON of the published schema; names, digests and sha256 agree with the "
-             "contents; a changed leaf anywhere is found."),),
+            (("Form: strict JSON of the published schema; names, digests and sha256 agree with "
+              "the contents; a changed leaf anywhere is found."),),
             ("What can be computed is computed again: FLOPs, parameters, hashes.",),
             (("Physics: nothing faster than the ceilings that the same run measured, no memory "
-             "below what inputs need, times that grow with the work."),),
+              "below what inputs need, times that grow with the work."),),
             ("Statistics: enough rounds, samples that vary as samples do, none copied.",),
             ("Nothing that is already there may change or disappear.",),
         )),
@@ -62,17 +54,18 @@ def _blocks() -> Iterator[Block]:
     ))  # fmt: skip
     yield Section("trust", "What that shows, and what not", (
         Paragraph((
-            ("A static site cannot prove on which hardware a run was made, nor when. It shows who "
-             "submitted it, the conditions, every sample, and the command that repeats it; other "
-             "runs of the same case stand beside it on its page. From rules, git and other runs "
-             "follows "), Link("how far each row can be trusted", "methodology.html#tiers"), (". "),
+            ("A static site cannot prove on which hardware a run was made, nor when. It shows "
+             "who submitted it, the conditions, every sample, and the command that repeats it; "
+             "other runs of the same case stand beside it on its page. From rules, git and "
+             "other runs follows "),
+            Link("how far each row can be trusted", "methodology.html#tiers"), ". ",
             Link("Marks that a run can carry", "flags.html"), ".",
         )),
     ))  # fmt: skip
     yield Section("challenge", "Challenge a result", (
         Bullets((
             (("Open the result's page and run the command under Repeat it on the same kind of "
-             "machine; "), Code("attnbench repro"), " says whether the two agree."),
+              "machine; "), Code("attnbench repro"), " says whether the two agree."),
             ("With ", Code("--submit"), (" it records a run of this one case; submit that like "
              "any other. It stands beside the row and counts in its trust, for or against.")),
             ("Then open an issue that names the case and both runs. A third run settles it.",),
@@ -88,7 +81,7 @@ def _blocks() -> Iterator[Block]:
     yield Section("badge", "Show your result elsewhere", (
         Paragraph((
             ("For each variant and machine there is a small JSON file in the form of shields.io "
-            "endpoints, linked from the variant's page. "), Link("History", "history.html"),
+             "endpoints, linked from the variant's page. "), Link("History", "history.html"),
             " has an Atom feed.",
         )),
     ))  # fmt: skip

@@ -6,39 +6,16 @@ from bench.model import Scalar
 from bench.table import TaskEntry
 from leaderboard.addresses import result_address
 from leaderboard.addresses import task as task_address
-from leaderboard.blocks import (
-    Block,
-    Cell,
-    Code,
-    CodeBlock,
-    Disclosure,
-    Document,
-    Facts,
-    Head,
-    Inline,
-    Link,
-    Matrix,
-    Paragraph,
-    Row,
-    Section,
-    Table,
-    VariantName,
-    prose,
-)
+from leaderboard.blocks import Block, CodeBlock, Disclosure, Document, Facts, Paragraph, Section
 from leaderboard.contexts import slug
 from leaderboard.downloads import links, task_base
-from leaderboard.format import (
-    MISSING,
-    count_of,
-    listed,
-    percent,
-    scale_for,
-    whole,
-)
+from leaderboard.format import MISSING, count_of, listed, percent, scale_for, whole
 from leaderboard.learning_curves import learning_curves
 from leaderboard.page import Page
+from leaderboard.pieces import Code, Inline, Link, VariantName, prose
 from leaderboard.results import OUTCOME_WORDS, Result, View
 from leaderboard.standings import EXACTNESS_BADGES
+from leaderboard.tables import Cell, Head, Matrix, Row, Table
 from leaderboard.trainings import (
     Trained,
     accuracy_ranks,

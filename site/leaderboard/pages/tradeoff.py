@@ -3,23 +3,18 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bench.derived import Standing, apart
 from leaderboard.addresses import task as task_address
 from leaderboard.axes import Axis
-from leaderboard.blocks import (
-    Block,
-    Chooser,
-    Document,
-    Link,
-    Panel,
-    Paragraph,
-)
+from leaderboard.blocks import Block, Chooser, Document, Panel, Paragraph
 from leaderboard.choices import Choice, Choices
 from leaderboard.contexts import Context, Size, ordered_contexts, slug
 from leaderboard.downloads import links, task_base
-from leaderboard.figures import Point, Series, scatter
+from leaderboard.figure_data import Point, Series
+from leaderboard.figures import scatter
 from leaderboard.format import Quantity, listed, percent
+from leaderboard.fronts import Candidate, frontier, shared_front
 from leaderboard.page import Page
+from leaderboard.pieces import Link
 from leaderboard.results import SIGNS_HELP, Result, View
 from leaderboard.trainings import Trained, of_task, separation, trained, with_results
 
@@ -259,62 +254,6 @@ def _chance_is_near(chance: float, done: Sequence[Trained]) -> bool:
 
 def _point(one: Trained, cost: float) -> Point:
     return Point(x=cost, y=one.mean, low=one.low, high=one.high)
-
-
-def frontier(points: Sequence[Point], *, more: bool) -> tuple[Point, ...]:
-    """Return the points that none beats in both, by x.
-
-    Args:
-        points: y is what more is better of.
-        more: whether more is better of x, too.
-    """
-    found: list[Point] = []
-    sign = -1.0 if more else 1.0
-    for point in sorted(points, key=lambda p: (sign * p.x, -p.y)):
-        if not found or point.y > found[-1].y:
-            found.append(point)
-    return tuple(sorted(found, key=lambda p: p.x))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """One variant with both sides of the trade-off."""
-
-    accuracy: Standing
-    cost: Standing
-    noise_floor: float | None
-    """Of the run that measured the cost."""
-
-
-def shared_front(
-    candidates: Mapping[str, Candidate], *, more: bool, varies: bool
-) -> frozenset[str]:
-    """Return the variants that none surely beats: those beaten within the noise share the front.
-
-    One beats another if it is no worse in either, and told apart in at least one.
-
-    Args:
-        candidates: by variant.
-        more: more of the cost is better (throughput).
-        varies: the cost has noise.
-    """
-    sign = -1.0 if more else 1.0
-
-    def beats(one: Candidate, other: Candidate) -> bool:
-        if one.accuracy.value < other.accuracy.value:
-            return False
-        if sign * one.cost.value > sign * other.cost.value:
-            return False
-        floor = max(one.noise_floor or 0.0, other.noise_floor or 0.0) or None
-        return apart(one.accuracy, other.accuracy, noise_floor=None, varies=True) or apart(
-            one.cost, other.cost, noise_floor=floor, varies=varies
-        )
-
-    return frozenset(
-        name
-        for name, mine in candidates.items()
-        if not any(beats(other, mine) for other in candidates.values())
-    )
 
 
 def _counted(names: Sequence[str]) -> str:

@@ -7,31 +7,22 @@ from bench.table import AnalysisEntry
 from leaderboard.addresses import task as task_address
 from leaderboard.blocks import (
     Block,
-    Cell,
-    Code,
     CodeBlock,
     Disclosure,
     Document,
     Facts,
-    Head,
-    Inline,
-    Link,
-    Matrix,
     Notice,
     Paragraph,
-    Row,
     Section,
-    Strong,
     Subsection,
-    Table,
-    VariantName,
-    prose,
 )
 from leaderboard.contexts import slug
 from leaderboard.explanations import figures, networks_in_words, stale, verdict
 from leaderboard.format import MISSING, count_of, day, measure, percent, significant
 from leaderboard.page import Page
+from leaderboard.pieces import Code, Inline, Link, Strong, VariantName, prose
 from leaderboard.results import View
+from leaderboard.tables import Cell, Head, Matrix, Row, Table
 
 _LEAD = (
     "A small accuracy says what works; these analyses look at the functions themselves, and into "

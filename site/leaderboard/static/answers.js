@@ -135,8 +135,11 @@
       const named = at === nameColumn;
       return element(named ? "th" : "td", { scope: named && "row", class: classes(heads[at], tone) }, content);
     })));
-    return element("div", { class: aligned ? "table aligned" : "table", role: "region", "aria-label": caption, tabindex: "0" },
+    const all = element("label", { class: "columns" }, element("input", { type: "checkbox" }), ` All ${heads.length} columns`,
+      element("span", { class: "hidden" }, ` of ${caption}`));
+    const region = element("div", { class: aligned ? "table aligned" : "table", role: "region", "aria-label": caption, tabindex: "0" },
       element("table", {}, element("caption", { class: "hidden" }, caption), element("thead", {}, top), element("tbody", {}, ...body)));
+    return element("div", {}, ...(heads.some((head) => head.secondary) ? [all] : []), region);
   };
 
   const select = (name, options, chosen) => {

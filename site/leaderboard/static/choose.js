@@ -9,11 +9,12 @@
   const GIB = 2 ** 30;
   const FURTHEST = 4;
   const MOST = 10;
+  const UNMEASURED = "unmeasured";
   const unique = (pairs) => [...new Map(pairs)];
 
   // Form -------------------------------------------------------------------------------------------
   const fields = {
-    machine: select("machine", unique(contexts.map((c) => [c.machine, c.machineTitle]))),
+    machine: select("machine", []),
     passes: select("passes", []),
     type: select("type", []),
     along: select("along", []),
@@ -38,8 +39,10 @@
   };
   /* Each choice narrows the next; what is chosen stays as long as it is there. */
   const narrow = (wanted) => {
-    fill(fields.machine, unique(contexts.map((c) => [c.machine, c.machineTitle])), wanted.machine);
-    const here = contexts.filter((c) => c.machine === fields.machine.value);
+    fill(fields.machine, [...unique(contexts.map((c) => [c.machine, c.machineTitle])), [UNMEASURED, "another machine"]], wanted.machine);
+    // what does not depend on the machine is read from the one that has measured most
+    const machine = fields.machine.value === UNMEASURED ? contexts[0].machine : fields.machine.value;
+    const here = contexts.filter((c) => c.machine === machine);
     fill(fields.passes, unique(here.map((c) => [c.passes, c.passesTitle])), wanted.passes);
     const mine = here.filter((c) => c.passes === fields.passes.value);
     fill(fields.type, unique(mine.map((c) => [c.context, c.typeTitle])), wanted.context);
@@ -97,7 +100,8 @@
       .map((row) => ({ ...row, ...estimate(row.cells, tokens) }));
     for (const row of rows) {
       if (!row.word && budget !== null && !row.memory) row.word = "memory not known";
-      if (!row.word && budget !== null && row.memory.value > budget) row.word = `needs ${measure("byte", row.memory.value)}`;
+      row.over = !row.word && budget !== null && row.memory.value > budget;
+      if (row.over) row.word = `needs ${measure("byte", row.memory.value)}`;
       if (!row.word && !row.latency) row.word = "not timed";
     }
     const timed = rows.filter((row) => !row.word);
@@ -105,8 +109,16 @@
     const memory = scaleFor("byte", timed.filter((row) => row.memory).map((row) => row.memory.value));
     const base = data.baseline === null ? null : estimate(data.of(data.baseline, familyAt), tokens);
     const ratio = base && !base.word && base.latency ? base.latency.value : null;
-    const groups = kinds.map(([kind, title, words]) => ({ kind, title, words, rows: rows.filter((row) => row.execution.kind === kind) }))
+    const groups = kinds.map(([kind, title]) => ({ kind, title, rows: rows.filter((row) => row.execution.kind === kind) }))
       .filter((group) => group.rows.length);
+    const measured = sizes.includes(tokens);
+    const size = measured ? family.sizes[sizes.indexOf(tokens)] : null;
+    const heading = element("h2", {}, `${size ? size.title : sizeWords(family, wanted, tokens)}, ${context.passesTitle}`);
+    if (fields.machine.value === UNMEASURED) {
+      answer.replaceChildren(heading, ...elsewhere(groups, context, memory, base));
+      announce.textContent = answer.querySelector(".notice").textContent;
+      return;
+    }
     const parts = [];
     for (const group of groups) {
       const able = group.rows.filter((row) => !row.word).sort((a, b) => a.latency.value - b.latency.value || (a.execution.id < b.execution.id ? -1 : 1));
@@ -118,13 +130,15 @@
         answerTable(group, [...able.slice(0, MOST), ...failed.slice(0, MOST)], main, memory, ratio),
         ...more(able.length + failed.length, Math.min(able.length, MOST) + Math.min(failed.length, MOST))));
     }
-    const measured = sizes.includes(tokens);
-    const size = measured ? family.sizes[sizes.indexOf(tokens)] : null;
+    const patches = family.image ? `, patches of ${Math.round(first.px / Math.sqrt(first.tokens - family.extra))} px` : "";
     answer.replaceChildren(
-      element("h2", {}, `${size ? size.title : sizeWords(family, wanted, tokens)}, ${context.passesTitle}`),
-      element("p", { class: "finding" }, ...verdict(groups, base && !base.word ? base : null)),
-      ...flagged(measured, tokens, sizes),
-      element("p", { class: "small" }, `${context.conditions} ${noiseWords(data.noise)}`),
+      heading,
+      element("p", { class: "small" }, `Measured on ${context.machineTitle}; on another machine the order can be another.`),
+      ...flagged(measured, tokens, sizes, timed),
+      element("ul", { class: "bullets finding" }, ...groups.map((group) => element("li", {}, ...verdict(group)))),
+      element("p", {}, ...reason(groups, base && !base.word ? base : null),
+        "Speed says nothing about accuracy: ", element("a", { href: `${root}tradeoff.html` }, "Trade-off"), " shows both."),
+      element("p", { class: "small" }, `${context.conditions}${patches}. ${noiseWords(data.noise)}${budget === null ? "" : " The memory is that of one call of one layer, above its inputs and parameters; what a whole model holds comes on top."}`),
       ...parts,
       ...(size ? [element("p", {}, element("a", { href: root + size.path }, "All columns, all rows, and the provenance of each"))] : []),
     );
@@ -134,8 +148,11 @@
   const noiseWords = (noise) => (noise === null ? "The noise floor is not known: rows are told apart by intervals alone."
     : `Rows closer than ${significant(100 * noise, 2)} %, or with overlapping intervals, share a rank.`);
   const more = (all, shown) => (all > shown ? [element("p", { class: "small" }, `${whole(all - shown)} more rows are not shown here.`)] : []);
-  const flagged = (measured, tokens, sizes) => {
-    if (measured) return [];
+  const flagged = (measured, tokens, sizes, timed) => {
+    if (measured) {
+      const guessed = timed.filter((row) => row.how !== "measured").length;
+      return guessed ? [element("p", { class: "notice" }, `${whole(guessed)} of ${whole(timed.length)} rows were not measured at this size: they are marked ~ and lie on straight log-log lines through sizes that were.`)] : [];
+    }
     const below = sizes.filter((n) => n < tokens).at(-1);
     const above = sizes.find((n) => n > tokens);
     if (below && above) {
@@ -165,28 +182,57 @@
       row.memory ? memory.text(row.memory.value) : dash,
     ] };
   }), 1, true);
-  /* The answer in sentences: who leads each kind of function, and why the fastest is. */
-  const verdict = (groups, base) => {
-    const pieces = [];
-    for (const group of groups) {
-      const best = group.able.filter((row) => row.rank === 1);
-      if (!best.length) {
-        const words = [...new Set(group.rows.map((row) => row.word))].slice(0, 3);
-        pieces.push(`Of ${group.words} none is possible here: ${listed(words)}. `);
-        continue;
-      }
-      const names = best.map((row) => label(row.execution));
-      const shown = names.length > 3 ? [...names.slice(0, 2), `${names.length - 2} more`] : names;
-      const time = measure("s", best[0].latency.value);
-      pieces.push(`Of ${group.words} `, element("strong", {}, listed(shown)),
-        group.able.length === 1 ? ` is the only one that is possible: ${time}. ` : best.length === 1 ? ` is fastest: ${time}. ` : ` are fastest and cannot be told apart: ${time} for the first. `);
+  /* Who leads one kind of function, how clearly, and who comes next. */
+  const verdict = (group) => {
+    const best = group.able.filter((row) => row.rank === 1);
+    if (!best.length) {
+      const words = [...new Set(group.rows.map((row) => row.word))].slice(0, 3);
+      return [`${group.title}: none is possible here: ${listed(words)}.`];
     }
-    const [best] = groups.flatMap((group) => group.able.slice(0, 1)).sort((a, b) => a.latency.value - b.latency.value);
-    if (best && base && base.latency && best.latency.value !== base.latency.value) {
-      const share = best.flops && base.flops ? ` and does ${measure("ratio", best.flops.value / base.flops.value)} its arithmetic` : "";
-      pieces.push(`${label(best.execution)} takes ${measure("ratio", best.latency.value / base.latency.value)} the time of softmax attention by SDPA${share}.`);
-    }
+    const names = best.map((row) => label(row.execution));
+    const shown = names.length > 3 ? [...names.slice(0, 2), `${whole(names.length - 2)} more`] : names;
+    const { value, low, high } = best[0].latency;
+    const about = best[0].how === "measured" ? "" : "about ";
+    const interval = low === null ? "" : ` (${measure("s", low)} to ${measure("s", high)})`;
+    const pieces = [`${group.title}: `, element("strong", {}, listed(shown)),
+      best.length > 1 ? ` cannot be told apart: ${about}${measure("s", value)} for the first.` : `, ${about}${measure("s", value)}${interval}.`];
+    if (group.rows.length === 1) pieces.push(" Nothing else of this kind was measured.");
+    const next = group.able[best.length];
+    if (next) pieces.push(` The next, ${label(next.execution)}, takes ${measure("ratio", next.latency.value / value)} as long.`);
     return pieces;
+  };
+  /* How the fastest of all compares with softmax attention. */
+  const reason = (groups, base) => {
+    const [best] = groups.flatMap((group) => group.able.slice(0, 1)).sort((a, b) => a.latency.value - b.latency.value);
+    if (!best || !base || !base.latency || best.latency.value === base.latency.value) return [];
+    const share = best.flops && base.flops ? ` and does ${portion(best.flops.value / base.flops.value)} its arithmetic` : "";
+    return [`${label(best.execution)} takes ${portion(best.latency.value / base.latency.value)} the time of softmax attention by SDPA${share}. `];
+  };
+  const portion = (ratio) => (ratio < 0.1 ? `1/${whole(1 / ratio)} of` : measure("ratio", ratio));
+  /* What is known of a machine that nobody has measured: no time, but arithmetic and memory. */
+  const elsewhere = (groups, context, memory, base) => {
+    const flops = scaleFor("flop", groups.flatMap((group) => group.rows.filter((row) => row.flops).map((row) => row.flops.value)));
+    const parts = [element("p", { class: "notice warning" }, element("strong", {}, "No data. "),
+      "Nothing was measured on your machine: which mechanism is fastest there is not known, and it need not be the one that is fastest elsewhere. ",
+      "To know, run ", element("code", {}, "nox -s bench"), " on it (ten minutes on two CPU cores), or ", element("code", {}, "nox -s gpu_results"),
+      " on a GPU; ", element("a", { href: `${root}submit.html` }, "the result can be submitted"), "."),
+    element("p", {}, `What is known: the arithmetic, which is the same everywhere and does not predict time. Fewest FLOPs first, without ranks; peak memory is that of ${context.machineTitle}.`)];
+    const dash = { content: "–", tone: "muted" };
+    for (const group of groups) {
+      const rows = group.rows.filter((row) => row.flops && (row.execution.main || (base && row.cell === base.cell)))
+        .sort((a, b) => a.flops.value - b.flops.value || (a.execution.id < b.execution.id ? -1 : 1));
+      if (!rows.length) continue;
+      parts.push(element("div", { class: "subpart" }, element("h3", {}, group.title), table(group.title, [
+        { title: "Variant", shape: "name" }, { title: "FLOPs", unit: flops.unit, number: true, shape: "number" },
+        { title: "To softmax", number: true, shape: "number", help: "Ratio of FLOPs to exact softmax attention." },
+        { title: "Peak memory", unit: memory.unit, number: true, shape: "number" },
+      ], rows.slice(0, MOST).map((row) => ({ tone: row.over ? "failed" : null, cells: [
+        nameCell(root, row.execution), flops.text(row.flops.value),
+        base && base.flops ? measure("ratio", row.flops.value / base.flops.value) : dash,
+        row.over ? { content: row.word, tone: "failure" } : row.memory ? memory.text(row.memory.value) : dash,
+      ] })), 0, true), ...more(rows.length, Math.min(rows.length, MOST))));
+    }
+    return parts;
   };
 
   // Life -------------------------------------------------------------------------------------------
@@ -195,7 +241,7 @@
       machine: fields.machine.value, passes: fields.passes.value, context: fields.type.value, along: fields.along.value,
     });
     if (write) {
-      state.set({ machine: context.machine, context: context.context, along: fields.along.value, at: fields.at.value, gb: fields.gb.value, function: fields.kind.value });
+      state.set({ machine: fields.machine.value, context: context.context, along: fields.along.value, at: fields.at.value, gb: fields.gb.value, function: fields.kind.value });
     }
     if (!form.checkValidity()) return;
     load(root, `${context.machine}/${context.context}`).then((data) => show(data, context)).catch(() => {
@@ -203,11 +249,12 @@
     });
   };
   const asked = { machine: state.get("machine"), context: state.get("context"), along: state.get("along") };
+  const known = asked.machine === UNMEASURED ? contexts[0].machine : asked.machine;
   const linked = Object.values(asked).some((value) => value !== null) || state.get("at") !== null;
-  const found = contexts.find((c) => c.machine === asked.machine && c.context === asked.context);
+  const found = contexts.find((c) => c.machine === known && c.context === asked.context);
   if (linked && asked.context && !found) state.missing(`${asked.machine}/${asked.context}`);
   const context = found || contexts.find((c) => c.machine === start.machine && c.context === start.context);
-  narrow({ machine: context.machine, passes: context.passes, context: context.context, along: asked.along || start.along });
+  narrow({ machine: found && asked.machine === UNMEASURED ? UNMEASURED : context.machine, passes: context.passes, context: context.context, along: asked.along || start.along });
   fields.at.value = state.get("at") || start.at;
   fields.gb.value = state.get("gb") || "";
   fields.kind.value = state.get("function") || "any";

@@ -11,9 +11,7 @@
     if (!panels.length) return;
     const form = chooser.querySelector(":scope > .facets");
     const selects = [...form.querySelectorAll("select")];
-    const filter = form.querySelector("input[type=search]");
     const announce = chooser.querySelector(":scope > .announce");
-    let shown = null;
 
     selects.forEach((select, facet) => {
       const labels = new Map(panels.map((panel) => [panel.values[facet], panel.labels[facet]]));
@@ -22,14 +20,9 @@
       select.parentElement.hidden = labels.size < 2;
     });
 
-    const applyFilter = () => {
-      if (filter && window.attnbenchTables) window.attnbenchTables.filter(shown.element, filter.value);
-    };
     const show = (panel, speak) => {
-      shown = panel;
       for (const other of panels) other.element.hidden = other !== panel;
       selects.forEach((select, facet) => { select.value = panel.values[facet]; });
-      if (filter && filter.value) applyFilter();
       if (speak) announce.textContent = panel.title;
     };
     /* The panel that has the value just chosen and keeps as many of the other choices as there are. */
@@ -51,7 +44,6 @@
       show(panel, true);
       history.replaceState(null, "", `${location.search}#${panel.element.id}`);
     }));
-    if (filter) filter.addEventListener("input", applyFilter);
     form.addEventListener("submit", (event) => event.preventDefault());
     window.addEventListener("hashchange", () => { if (named()) show(named(), true); });
     form.hidden = false;

@@ -68,7 +68,8 @@
     }));
   };
 
-  /* Names beside single points: right, left, above or below, the first place that is free. */
+  /* Names beside single points: right, left, above or below, the first place that is free. A name
+     without one is left out; the point says it when touched, and so do key and data. */
   const beside = (drawing, layout, shown, style, width) => {
     const size = [width - layout.margin.l - layout.margin.r, layout.height - layout.margin.t - layout.margin.b];
     const place = (axis, value, length) =>
@@ -79,7 +80,7 @@
     const taken = points.map((p) => [p.left - 7, p.left + 7, p.up - 7, p.up + 7]);
     const free = (box) => taken.every((other) =>
       box[1] < other[0] || box[0] > other[1] || box[3] < other[2] || box[2] > other[3]);
-    return points.map((point) => {
+    return points.flatMap((point) => {
       const long = point.text.length * 6.6;
       const options = [
         ["left", 10, 0, point.left + 10], ["right", -10, 0, point.left - 10 - long],
@@ -89,16 +90,18 @@
       ].map(([anchor, right, above, from]) => ({
         anchor, right, above, box: [from, from + long, point.up + above - 7, point.up + above + 7],
       }));
-      const inside = (option) => option.box[0] > 0 && option.box[1] < size[0] + layout.margin.r;
-      const chosen = options.find((option) => inside(option) && free(option.box)) || options[0];
+      const inside = (option) => option.box[0] > 0 && option.box[1] < size[0] + layout.margin.r
+        && option.box[2] > 0 && option.box[3] < size[1];
+      const chosen = options.find((option) => inside(option) && free(option.box));
+      if (!chosen) return [];
       taken.push(chosen.box);
-      return {
+      return [{
         x: layout.xaxis.type === "log" ? Math.log10(point.x) : point.x,
         y: layout.yaxis.type === "log" ? Math.log10(point.y) : point.y,
         text: point.text, showarrow: false, xanchor: chosen.anchor, yanchor: "middle",
         xshift: chosen.right, yshift: chosen.above,
         font: { size: 12, color: coloured(point.colour, style) },
-      };
+      }];
     });
   };
 

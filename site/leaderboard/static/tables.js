@@ -47,12 +47,7 @@
     });
     return made;
   };
-  const sortable = (within) => within.querySelectorAll("table[data-sortable]");
-
-  window.attnbenchTables = {
-    enhance: (within) => sortable(within).forEach(enhance),
-    filter: (within, text) => sortable(within).forEach((table) => enhance(table).search(text).draw()),
-  };
+  const sortable = document.querySelectorAll("table[data-sortable]");
 
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries) {
@@ -61,7 +56,7 @@
       enhance(entry.target);
     }
   }, { rootMargin: "300px" });
-  sortable(document).forEach((table) => {
+  sortable.forEach((table) => {
     if (table.id && table.id === wanted().table) enhance(table); else seen.observe(table);
   });
 
@@ -70,7 +65,7 @@
     const input = form.querySelector("input");
     const said = form.querySelector(".announce");
     const apply = () => {
-      window.attnbenchTables.filter(document, input.value);
+      sortable.forEach((table) => enhance(table).search(input.value).draw());
       const left = document.querySelectorAll("table[data-sortable] tbody tr th[scope=row]").length;
       said.textContent = input.value ? `${left} rows left` : "";
     };
