@@ -479,6 +479,7 @@ def ablation_if(injective: float, spread: float) -> Callable[[Quantity], float]:
         ("injectivity", injectivity_if(0.01, 6), False),
         ("injectivity", injectivity_if(0.5, 0), False),
         ("injectivity", injectivity_if(0.1, 6), None),
+        ("injectivity", injectivity_if(0.0999, 6), None),
         ("locality", locality_if(0.2, 0.8, 0.9), True),
         ("locality", locality_if(0.8, 0.2, 0.9), False),
         ("locality", locality_if(0.2, 0.8, 0.1), False),
