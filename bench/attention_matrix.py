@@ -6,6 +6,7 @@ by channel, so the matrix is that of one channel. Everything is computed in floa
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -132,6 +133,35 @@ def matrix(given: Given, *, channel: int = 0) -> Tensor:
     difference = (found @ given.v[0, ..., channel, None])[..., 0] - whole
     if not float(difference.abs().max()) <= _LINEAR_TO * (float(whole.abs().max()) + 1e-9):
         raise NotLinearError(f"{type(given.mix).__name__} is not linear in the values")
+    return found
+
+
+@torch.no_grad()
+def shared_matrix(given: Given) -> Tensor:
+    """Return A [heads, tokens, tokens] of a mix that treats all channels of a head alike.
+
+    Takes as many columns from one answer as a head has channels: so many times as fast as `matrix`.
+
+    Raises:
+        NotLinearError: the answer to the values is not A v in every channel.
+    """
+    heads, tokens, head_dim = given.v.shape[1:]
+    calls = math.ceil(tokens / head_dim)
+    units = torch.eye(tokens, calls * head_dim, dtype=given.v.dtype, device=given.v.device)
+    units = units.unflatten(1, (calls, head_dim)).transpose(0, 1)
+    out = given.answer(
+        given.q.expand(calls, -1, -1, -1),
+        given.k.expand(calls, -1, -1, -1),
+        units.unsqueeze(1).repeat(1, heads, 1, 1),
+        given.x.expand(calls, -1, -1),
+    )
+    found = out.permute(1, 2, 0, 3).flatten(2)[..., :tokens]
+    whole = given.answer(given.q, given.k, given.v, given.x)[0]
+    difference = float((found @ given.v[0] - whole).abs().max())
+    if not difference <= _LINEAR_TO * (float(whole.abs().max()) + 1e-9):
+        raise NotLinearError(
+            f"{type(given.mix).__name__} is not linear in the values, or channels of a head differ"
+        )
     return found
 
 

@@ -37,7 +37,7 @@ from bench.analysis import (
     title,
     together,
 )
-from bench.attention_matrix import NotLinearError
+from bench.attention_matrix import Given, NotLinearError, shared_matrix
 from bench.report import Curves, Line, Quantity
 
 SIDE = 16
@@ -50,8 +50,6 @@ TOP = 10
 EXACT = 1e-9
 """An error below this is rounding."""
 SEEDS = (0, 1, 2)
-_LINEAR_TO = 1e-6
-"""Largest relative difference between A v and the mix of v."""
 
 Options = Mapping[str, Any]
 
@@ -126,32 +124,6 @@ def exact(q: Tensor, k: Tensor) -> Tensor:
     return (q[0] @ k[0].mT / q.shape[-1] ** 0.5).softmax(-1)
 
 
-def weights_of(mix: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return A [heads, tokens, tokens], column after column, as many at once as v has channels.
-
-    Raises:
-        NotLinearError: the answer to `v` is not A v in every channel.
-    """
-    grid = Grid(SIDE, SIDE)
-    _, heads, tokens, head_dim = v.shape
-    call = cast("Callable[..., Tensor]", mix)
-
-    def answer(values: Tensor) -> Tensor:
-        x = values.new_zeros(len(values), tokens, heads * head_dim)
-        same = (t.expand(len(values), -1, -1, -1) for t in (q, k))
-        return call(*same, values, x, grid)
-
-    calls = math.ceil(tokens / head_dim)
-    columns = torch.eye(tokens, calls * head_dim, dtype=v.dtype).unflatten(1, (calls, head_dim))
-    units = columns.transpose(0, 1).unsqueeze(1).expand(-1, heads, -1, -1)
-    found = answer(units).permute(1, 2, 0, 3).flatten(2)[..., :tokens]
-    whole = answer(v)[0]
-    difference = float((found @ v[0] - whole).abs().max())
-    if not difference <= _LINEAR_TO * (float(whole.abs().max()) + EXACT):
-        raise NotLinearError(f"{type(mix).__name__} is not linear in the values")
-    return found
-
-
 @torch.no_grad()
 def errors(mix: nn.Module, temperature: float, seed: int) -> Errors:
     """Compare one mix with exact softmax.
@@ -160,7 +132,9 @@ def errors(mix: nn.Module, temperature: float, seed: int) -> Errors:
         NotLinearError: the mix has no attention matrix.
     """
     q, k, v = inputs(temperature, seed)
-    weights, wanted = weights_of(mix, q, k, v), exact(q, k)
+    x = torch.zeros(1, q.shape[2], HEADS * HEAD_DIM, dtype=torch.float64)
+    weights = shared_matrix(Given(mix, q, k, v, x, Grid(SIDE, SIDE)))
+    wanted = exact(q, k)
     output, truth = weights @ v[0], wanted @ v[0]
     theirs, mine = wanted.topk(TOP).indices, weights.topk(TOP).indices
     shared = (theirs[..., :, None] == mine[..., None, :]).any(-1)

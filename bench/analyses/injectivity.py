@@ -48,6 +48,8 @@ _DIFFERENT = 0.05
 """Queries count as different if they differ by more than this share of their norm."""
 _NO_EPSILON = 1e-300
 """Instead of what mechanisms add to a denominator: positive, and without effect."""
+_MATTERS = 1e-3
+"""Shares of all pairs that differ by less decide nothing: a few pairs of millions."""
 _EQUAL = 1e-12
 """Rows of the toy that differ by less are equal: rounding of float64 is a thousand times less."""
 
@@ -208,12 +210,14 @@ def conclude(quantities: Sequence[Quantity]) -> Conclusion:
         if name not in shares or not injective:
             continue
         most = {s: max(shares[other][s] for other in injective) for s in shares[name]}
-        above = [s for s, value in shares[name].items() if value > most[s]]
-        below = [s for s, value in shares[name].items() if value < most[s]]
+        above = [s for s, value in shares[name].items() if value > most[s] + _MATTERS]
+        below = [s for s, value in shares[name].items() if value < most[s] - _MATTERS]
         verdicts.append(not below if above or below else None)
         words = " and ".join(title(other) for other in injective)
+        fewer = f" and fewer at {len(below)}" if below else ""
         sentence += (
-            f"; {title(name)} confuses more than {words} at {len(above)} of {len(most)} tolerances"
+            f"; {title(name)} confuses more than {words} at {len(above)} of {len(most)} "
+            f"tolerances{fewer}, by at least {100 * _MATTERS:g} % of all pairs"
         )
     if toys:
         equal = " and ".join(f"{title(v)} ({of:.0f} of 6)" for v, of in toys.items() if of)

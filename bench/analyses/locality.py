@@ -39,7 +39,15 @@ from bench.analysis import (
     title,
     together,
 )
-from bench.attention_matrix import Given, Seen, attentions, matrix, seen, without_local_branch
+from bench.attention_matrix import (
+    Given,
+    Seen,
+    attentions,
+    matrix,
+    seen,
+    shared_matrix,
+    without_local_branch,
+)
 from bench.derived import LEAST_ROUNDS, student
 from bench.report import Curves, Line, Quantity
 
@@ -104,7 +112,7 @@ class _Masking:
         narrow = next(layer.parameters()).dtype
         project = cast("Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]", layer.project)
         q, k, v = (t.double() for t in project(x.to(narrow)))
-        weights = matrix(Given(self.bare, q, k, v, x, grid))
+        weights = shared_matrix(Given(self.bare, q, k, v, x, grid))
         change = masked(weights, self.removed, self.traits) - weights
         return merge_heads(change[None] @ v)
 

@@ -160,7 +160,7 @@ def test_every_number_is_on_a_page_of_its_own(shown: View) -> None:
     page = text_of(document, shown)
     assert "masked" in page
     assert "50\N{NO-BREAK SPACE}%" in page
-    assert "attnbench analyse locality --task digits" in page
+    assert "attnbench analyse locality --task digits --seeds 1" in page
 
 
 def test_without_reports_the_page_says_what_to_run(shown: View) -> None:

@@ -25,7 +25,14 @@ from bench.analyses import (
     soft_inverse,
 )
 from bench.analysis import Findings, Look, Study, analysis, analysis_names
-from bench.attention_matrix import Given, NotLinearError, matrix, seen, without_local_branch
+from bench.attention_matrix import (
+    Given,
+    NotLinearError,
+    matrix,
+    seen,
+    shared_matrix,
+    without_local_branch,
+)
 from bench.dataset import Data, Split
 from bench.model import to_json
 from bench.report import (
@@ -72,6 +79,21 @@ def test_the_matrix_times_the_values_is_the_answer(variant: str) -> None:
     weights = matrix(plain, channel=0)
     answer = plain.answer(one.q, one.k, one.v, one.x)[0]
     torch.testing.assert_close(weights @ one.v[0], answer, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("variant", ["softmax", "linear_relu", "inline", "focused_linear"])
+def test_all_channels_at_once_give_the_same_matrix(variant: str) -> None:
+    one = given(variant, Grid(3, 6))
+    shape = replace(SHAPE, grid=one.grid)
+    mix = without_local_branch(variant, load(variant).options, shape, one.mix)
+    plain = replace(one, mix=mix)
+    torch.testing.assert_close(shared_matrix(plain), matrix(plain))
+
+
+def test_channels_that_differ_are_refused_at_once() -> None:
+    """A local branch has another kernel in each channel."""
+    with pytest.raises(NotLinearError, match="channels of a head differ"):
+        shared_matrix(given("inline"))
 
 
 def test_a_mix_that_is_not_linear_is_refused() -> None:
@@ -457,6 +479,7 @@ def ablation_if(injective: float, spread: float) -> Callable[[Quantity], float]:
         ("injectivity", injectivity_if(0.01, 6), False),
         ("injectivity", injectivity_if(0.5, 0), False),
         ("injectivity", injectivity_if(0.1, 6), None),
+        ("injectivity", injectivity_if(0.0999, 6), None),
         ("locality", locality_if(0.2, 0.8, 0.9), True),
         ("locality", locality_if(0.8, 0.2, 0.9), False),
         ("locality", locality_if(0.2, 0.8, 0.1), False),

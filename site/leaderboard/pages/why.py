@@ -219,8 +219,7 @@ def _made(view: View, report: AnalysisReport, entry: AnalysisEntry | None) -> It
     options = ""
     if report.networks:
         options = f" --task {report.networks[0].task}"
-        seeds = len({n.seed for n in report.networks})
-        options += f" --seeds {seeds}" if seeds > 1 else ""
+        options += f" --seeds {len({n.seed for n in report.networks})}"
     yield CodeBlock(f"attnbench analyse {report.analysis}{options}")
     if entry is not None and entry.description:
         yield Disclosure("In the words of its file", (CodeBlock(entry.description),))
