@@ -11,7 +11,9 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nox
@@ -206,19 +208,28 @@ def gpu(session: nox.Session) -> None:
 
 
 RUN = ("bench.cli", "run", "--device", "cuda", "--plan")
+ON_GPU = ("pytest", "-m", "gpu", "--benchmark-disable")
+FIRST_LOOK = "*/triton/core/*/128x128/* softmax/sdpa/core/*/128x128/*"
+"""Every fused backend beside SDPA at 16,384 tokens: each passes the gate before it is timed."""
+COMPILERS = str(min(8, os.cpu_count() or 1))
+"""Processes that compile kernels side by side."""
 GPU_STEPS = {
-    "tests": ("pytest", "-m", "gpu", "--benchmark-disable"),
+    "first": (*RUN, "kernels", "--only", FIRST_LOOK),
+    "clock": (*ON_GPU, "tests/measure"),
+    "tests": (*ON_GPU, "-n", COMPILERS, "--dist", "load", "tests/contract"),
     "kernels": (*RUN, "kernels"),
     "standard": (*RUN, "standard"),
     "accuracy": (*RUN, "accuracy"),
     "check": ("bench.cli", "check"),
     "site": ("bench.cli", "site"),
 }
-"""What a GPU is needed for, in this order; results/ is ready to be committed after it."""
+"""What a GPU is needed for, the most telling first; results/ is ready to be committed after it."""
 REHEARSAL = ("--results", ".nox/rehearsal/results")
 REHEARSED_RUN = ("bench.cli", "run", "--device", "cpu", "--site", ".nox/rehearsal/site", *REHEARSAL)
 REHEARSAL_STEPS = {
-    "tests": ("pytest", "-m", "gpu", "--collect-only", "--quiet"),
+    "first": (*REHEARSED_RUN, "--plan", "kernels", "--only", "linear_relu/reference/core"),
+    "clock": (*ON_GPU, "--collect-only", "--quiet", "tests/measure"),
+    "tests": (*ON_GPU, "--collect-only", "--quiet", "tests/contract"),
     "kernels": (*REHEARSED_RUN, "--plan", "kernels", "--only", "softmax/reference"),
     "standard": (*REHEARSED_RUN, "--plan", "smoke", "--only", "softmax/reference"),
     "accuracy": (*REHEARSED_RUN, "--plan", "accuracy", "--only", "softmax/*/digits/seed0"),
@@ -228,19 +239,89 @@ REHEARSAL_STEPS = {
 """The same on a CPU within minutes, each run cut to a few cases: whether the way is clear."""
 
 
+NOTES = ROOT / ".nox" / "gpu_results.json"
+"""Which steps have ended, where time is short."""
+UNFINISHED = 75
+"""Exit status of a run that has used up its minutes."""
+
+
 @nox.session
 def gpu_results(session: nox.Session) -> None:
-    """All that a GPU is for, in order: `-- standard check` for some, `-- rehearse` without one."""
+    """All that a GPU is for, in order: `-- --minutes 9`, `-- standard check`, `-- rehearse`."""
     python = environment(session, "tests")
     session.chdir(ROOT)
-    for command in gpu_commands(session, *session.posargs):
-        _call(session, str(python), "-m", *command, patience_s=PATIENCE_S)
+    minutes, asked = given_minutes(session, session.posargs)
+    steps = gpu_commands(session, *asked)
+    if minutes is None:
+        for command in steps.values():
+            _call(session, str(python), "-m", *command, patience_s=PATIENCE_S)
+        return
+    until_s = time.monotonic() + 60 * minutes
+    ended = _ended()
+    for name, command in steps.items():
+        if name in ended:
+            session.log(f"{name} has ended before: {NOTES.relative_to(ROOT)}")
+            continue
+        left = (until_s - time.monotonic()) / 60
+        if left <= 0 or not _ends(session, python, command, left):
+            session.log(f"{minutes:g} minutes are over at step {name}: the same command goes on")
+            return
+        ended = (*ended, name)
+        NOTES.write_text(json.dumps({"commit": _commit(), "ended": ended}), encoding="utf-8")
+    NOTES.unlink(missing_ok=True)
 
 
-def gpu_commands(session: nox.Session, *asked: str) -> list[tuple[str, ...]]:
+def given_minutes(session: nox.Session, arguments: list[str]) -> tuple[float | None, list[str]]:
+    """Return the value of `--minutes`, None where it is not given, and the other arguments."""
+    asked = list(arguments)
+    if "--minutes" not in asked:
+        return None, asked
+    place = asked.index("--minutes")
+    words = asked[place + 1 : place + 2]
+    try:
+        minutes = float(words[0])
+    except (IndexError, ValueError):
+        session.error(f"--minutes needs a number, got {' '.join(words) or 'nothing'}")
+    return minutes, asked[:place] + asked[place + 2 :]
+
+
+def gpu_commands(session: nox.Session, *asked: str) -> dict[str, tuple[str, ...]]:
     """Return the commands of the steps asked for, all by default, in the one right order."""
     steps = REHEARSAL_STEPS if "rehearse" in asked else GPU_STEPS
     wanted = set(asked) - {"rehearse"}
     if unknown := sorted(wanted - set(steps)):
         session.error(f"no step {', '.join(unknown)}; there are: rehearse, {', '.join(steps)}")
-    return [command for name, command in steps.items() if not wanted or name in wanted]
+    return {name: command for name, command in steps.items() if not wanted or name in wanted}
+
+
+def _ends(session: nox.Session, python: Path, command: tuple[str, ...], left: float) -> bool:
+    """Run a step; False where it was a run whose minutes were over, which can be gone on with."""
+    if command[:2] != ("bench.cli", "run"):
+        _call(session, str(python), "-m", *command, patience_s=PATIENCE_S)
+        return True
+    folder = ROOT
+    if "--results" in command:
+        folder = (ROOT / command[command.index("--results") + 1]).parent
+    session.run(
+        str(python), "-m", *command, "--go-on", "--minutes", f"{left:.2f}",
+        external=True, interrupt_timeout=PATIENCE_S, success_codes=[0, UNFINISHED],
+    )  # fmt: skip
+    plan = command[command.index("--plan") + 1]
+    return not list((folder / ".attnbench").glob(f"*-{plan}-*.jsonl"))
+
+
+def _ended() -> tuple[str, ...]:
+    """Steps that ended at this commit."""
+    if not NOTES.is_file():
+        return ()
+    notes = json.loads(NOTES.read_text(encoding="utf-8"))
+    return tuple(notes["ended"]) if notes["commit"] == _commit() else ()
+
+
+def _commit() -> str:
+    """The commit that is checked out; empty where git does not say."""
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    asked = [git, "-C", str(ROOT), "rev-parse", "HEAD"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()

@@ -35,6 +35,8 @@ _DTYPE = click.option(
     type=click.Choice(["float32", "bfloat16", "float16"]),
     help="May be repeated. Default: what the plan says.",
 )
+UNFINISHED = 75
+"""Exit status of a run whose minutes were over: try again later, by sysexits.h."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -83,6 +85,14 @@ def _listed() -> None:
 @VARIANT_FILE
 @RESULTS
 @click.option("--resume", is_flag=True, help="Go on with the last run that was stopped.")
+@click.option(
+    "--go-on", is_flag=True, help="As --resume where a run was stopped, else begin a new one."
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0),
+    help="Begin no case later than this; ends with status 75 if cases are left.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of a device.")
 @click.option(
     "--together",
@@ -111,6 +121,8 @@ def run(
     variant_files: tuple[Path, ...],
     results: Path,
     resume: bool,
+    go_on: bool,
+    minutes: float | None,
     threads: int | None,
     together: int,
     executor: str,
@@ -121,6 +133,7 @@ def run(
     from bench import plan as plans
     from bench.measure import Order, measure, unfinished
     from bench.summary import last_screen
+    from bench.sweep import TimeIsUp
     from bench.terminal import Terminal
 
     console = Console()
@@ -136,7 +149,9 @@ def run(
         device=chosen,
         threads=threads,
         results=results.resolve(),
-        resume=resume,
+        resume=resume or go_on,
+        or_anew=go_on,
+        minutes=minutes,
         only=only,
         submitted_by=submitted_by,
         executor=executor,
@@ -153,10 +168,12 @@ def run(
     try:
         with Terminal(console) as terminal, explained():
             finished = measure(order, terminal)
-    except KeyboardInterrupt:
-        kept = resume or unfinished(journals) != before
-        console.print(f"\n{_stopped_words(kept)}", highlight=False, markup=False, soft_wrap=True)
-        raise SystemExit(130) from None
+    except (KeyboardInterrupt, TimeIsUp) as stop:
+        late = isinstance(stop, TimeIsUp)
+        kept = late or resume or unfinished(journals) != before or (go_on and bool(before))
+        words = _stopped_words(f"{minutes:g} minutes are over" if late else "Stopped", kept)
+        console.print(f"\n{words}", highlight=False, markup=False, soft_wrap=True)
+        raise SystemExit(UNFINISHED if late else 130) from None
     console.print("rendering the site", style="dim", highlight=False)
     try:
         page = _render(results, site_folder)
@@ -225,15 +242,15 @@ def _render(results: Path, out: Path) -> Path:
     return out / "index.html"
 
 
-def _stopped_words(kept: bool) -> str:
-    """What to say after Ctrl-C: nothing is lost, and the command that goes on."""
+def _stopped_words(why: str, kept: bool) -> str:
+    """What to say of a run that was stopped: nothing is lost, and the command that goes on."""
     started_as = "attnbench run" if Path(sys.argv[0]).stem == "attnbench" else "nox -s bench --"
-    arguments = [argument for argument in sys.argv[2:] if argument != "--resume"]
+    arguments = [one for one in sys.argv[2:] if one not in ("--resume", "--go-on")]
     if not kept:
         again = f"{started_as} {shlex.join(arguments)}".rstrip()
-        return f"Stopped before anything was measured; start again with\n  {again}"
+        return f"{why} before anything was measured; start again with\n  {again}"
     again = f"{started_as} {shlex.join([*arguments, '--resume'])}"
-    return f"Stopped. Nothing measured is lost; go on with\n  {again}"
+    return f"{why}. Nothing measured is lost; go on with\n  {again}"
 
 
 for _verb in (

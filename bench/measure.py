@@ -5,6 +5,7 @@ devices -> journals -> visits -> records -> results/<hardware_id>/<run_id>/
 
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,6 +43,10 @@ class Order:
     """Devices of one node that train a network together."""
     options: Mapping[str, str] = field(default_factory=dict[str, str])
     """Of the executor."""
+    or_anew: bool = False
+    """Begin a new run where `resume` finds none to go on with."""
+    minutes: float | None = None
+    """No visit begins later than this after the start; None: the whole plan is made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +67,10 @@ def measure(order: Order, progress: Progress) -> tuple[Finished, ...]:
         JournalError: the journal cannot be written, or belongs to other code or hardware.
         PoolError: there are no devices, or all were lost.
         KeyboardInterrupt: after the running cases were stopped; the journals can be resumed.
+        TimeIsUp: the minutes of the order are over; the journals can be resumed.
         ValueError: the plan has cases that cannot use several devices.
     """
+    until_s = None if order.minutes is None else time.monotonic() + 60 * order.minutes
     refuse_unfit(order.plan, order.together)
     commission = Commission(
         plan=order.plan,
@@ -76,7 +83,7 @@ def measure(order: Order, progress: Progress) -> tuple[Finished, ...]:
     )
     require_writable(order.results)
     with Journals(order) as journals:
-        sweep = Sweep(order.plan, order.device, journals.of, progress)
+        sweep = Sweep(order.plan, order.device, journals.of, progress, until_s=until_s)
         with executor(order.executor).pool(commission, progress) as pool:
             done = sweep.go(pool)
         return tuple(write(journal, order.results, order.submitted_by) for journal in done)
@@ -114,7 +121,7 @@ class Journals:
         self._code = Code.here(order.plan)
         self._open: list[Journal] = []
         self._created: str | None = None
-        if order.resume and not unfinished(self._folder.parent):
+        if order.resume and not order.or_anew and not unfinished(self._folder.parent):
             raise NothingToResumeError(self._nothing([]))
 
     def __enter__(self) -> "Journals":
@@ -168,7 +175,7 @@ class Journals:
                 newcomer = newcomer or self._is_of_this_run(journal.header, header)
                 continue
             return journal
-        if newcomer and self._order.executor != "local":
+        if self._order.or_anew or (newcomer and self._order.executor != "local"):
             return self._fresh(header)
         raise NothingToResumeError(self._nothing(reasons))
 

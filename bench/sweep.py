@@ -38,6 +38,10 @@ _ASIDE_S = 30.0
 _SHOW_S = 1.0
 
 
+class TimeIsUp(Exception):  # noqa: N818 - no error: the sweep ended when it was asked to
+    """The minutes that were given are over and visits are left; the journals can be resumed."""
+
+
 @dataclass(slots=True)
 class _Kind:
     """The run of one kind of device."""
@@ -76,6 +80,7 @@ class Sweep:
         progress: Progress,
         *,
         limits_again: bool = True,
+        until_s: float | None = None,
     ) -> None:
         """Begin with nothing.
 
@@ -86,12 +91,14 @@ class Sweep:
                 JournalError for a device that must not take part.
             progress: told what happens.
             limits_again: whether every slot measures its limits a second time at its end.
+            until_s: no visit begins after this, on the monotonic clock; None: all are made.
         """
         self._plan = plan
         self._device: DeviceKind = device
         self._journal_of = journal_of
         self._progress = progress
         self._limits_again = limits_again
+        self._until_s = until_s
         self._kinds: dict[str, _Kind] = {}
         self._seats: dict[Slot, _Seat] = {}
         self._refused: list[str] = []
@@ -104,10 +111,13 @@ class Sweep:
             JournalError: the disk is full, or no device may take part.
             PoolError: every device is lost and none will come.
             KeyboardInterrupt: the journals can be resumed.
+            TimeIsUp: the same, with visits left at the time given; none was cut off.
         """
         while True:
             for event in pool.wait(self._patience()):
                 self._heed(event, pool)
+            if self._late() and all(seat.turn is None for seat in self._seats.values()):
+                raise TimeIsUp
             for seat in tuple(self._seats.values()):
                 self._employ(seat, pool)
             self._show()
@@ -119,6 +129,12 @@ class Sweep:
         """Nothing is due before an event, except for those who were set aside."""
         due = [seat.aside_until for seat in self._seats.values() if seat.aside_until is not None]
         return max(0.0, min([_LOOK_S, *(at - time.monotonic() for at in due)]))
+
+    def _late(self) -> bool:
+        """Whether the time is up while visits are left; what follows the last one still runs."""
+        if self._until_s is None or time.monotonic() < self._until_s:
+            return False
+        return any(not kind.dispatch.over for kind in self._kinds.values())
 
     def _over(self, pool: Pool) -> bool:
         at_work = any(
@@ -248,7 +264,7 @@ class Sweep:
 
     def _employ(self, seat: _Seat, pool: Pool) -> None:
         """Give an idle slot something to do, if there is anything."""
-        if seat.turn is not None or seat.measuring or seat.released:
+        if seat.turn is not None or seat.measuring or seat.released or self._late():
             return
         if seat.aside_until is not None and not seat.kind.dispatch.over:
             if time.monotonic() < seat.aside_until:

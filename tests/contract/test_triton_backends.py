@@ -411,6 +411,28 @@ def test_kernels_compile_for_hopper_within_its_limits(
         assert size["stack_bytes"] <= spilled, (name, size)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+@pytest.mark.parametrize("variant", WITH_TRITON)
+def test_kernels_compile_where_sizes_are_one(variant: str) -> None:
+    """One head, one program a head, one row, one column, one token: constants to the compiler."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    sizes = ("one head, one program", "one column", "one token")
+    done = subprocess.run(
+        [sys.executable, "-m", "contract.triton_compiled", variant, "bfloat16", "64", *sizes],
+        cwd=ROOT,
+        env={**environment, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    kernels = [set(json.loads(line)) for line in done.stdout.splitlines()]
+    assert len(kernels) == len(sizes)
+    assert all(len(names_) >= 5 and names_ == kernels[0] for names_ in kernels)
+
+
 # On a GPU -----------------------------------------------------------------------------------------
 
 
@@ -429,7 +451,7 @@ def test_on_a_gpu_output_and_gradients_equal_the_reference(variant: str, dtype: 
 
 @pytest.mark.gpu
 @pytest.mark.usefixtures("triton_on_gpu")
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", WITH_TRITON)
 def test_on_a_gpu_two_runs_give_the_same_bits(variant: str) -> None:
     shape = AttentionShape(2, Grid(64, 64), 3, 64)
     reference = layer(shape, "bfloat16", "cuda", variant)
@@ -440,3 +462,30 @@ def test_on_a_gpu_two_runs_give_the_same_bits(variant: str) -> None:
     )
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
+
+
+HUGE = AttentionShape(9, Grid(256, 256), 64, 64)
+"""2.4 thousand million numbers a tensor: the last sequence begins beyond what 32 bits count."""
+_HUGE_NEEDS_BYTES = 60 << 30
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("triton_on_gpu")
+@pytest.mark.parametrize("variant", WITH_TRITON)
+def test_on_a_gpu_the_last_sequence_of_a_huge_batch_is_as_if_alone(variant: str) -> None:
+    """No interpreter shows an offset that overflows."""
+    if torch.cuda.mem_get_info()[0] < _HUGE_NEEDS_BYTES:
+        pytest.skip(f"needs {_HUGE_NEEDS_BYTES >> 30} GiB of free GPU memory")
+    asked = execution(HUGE, "bfloat16", "cuda", variant)
+    if reasons := triton(variant).unsupported(asked):
+        pytest.skip("; ".join(reasons))
+    adopted = triton(variant).adopt(layer(HUGE, "bfloat16", "cuda", variant))
+    x = torch.empty(HUGE.batch, HUGE.tokens, HUGE.channels, dtype=torch.bfloat16, device="cuda")
+    last = normal("x", (1, HUGE.tokens, HUGE.channels), device="cuda").bfloat16()
+    x[:-1] = 0
+    x[-1:] = last
+    with torch.inference_mode():
+        together = adopted(x, HUGE.grid)[-1:].clone()
+        alone = adopted(last, HUGE.grid)
+    # other splits over programs: other last bits
+    torch.testing.assert_close(together, alone, rtol=2e-2, atol=2e-2 * float(alone.abs().max()))

@@ -230,6 +230,26 @@ def test_another_variant_is_not_adopted(variant: str) -> None:
             triton(variant).adopt(layer_of_another)
 
 
+# On a GPU -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("triton_on_gpu")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_on_a_gpu_output_and_gradients_equal_the_reference(variant: str, dtype: DType) -> None:
+    others = [
+        AttentionShape(2, Grid(1, 257), 3, 20),
+        AttentionShape(2, Grid(32, 32), 3, 64),
+        AttentionShape(1, Grid(37, 41), 1, 64),
+        AttentionShape(1, Grid(16, 16), 1, 128),
+    ]
+    for shape in (*SHAPE_OF.values(), *others):
+        asked = execution(shape, dtype, "cuda", variant)
+        if not triton(variant).unsupported(asked):
+            assert differences(triton(variant), shape, dtype, "cuda") == []
+
+
 # Compiled -----------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,8 @@
 """Compiles the kernels of Triton backends for a GPU that is not there, and reports their sizes.
 
 Needs no GPU and no driver: Triton's compiler and the assembler that it carries do. Run in a process
-of its own, without TRITON_INTERPRET: `python -m contract.triton_compiled VARIANT DTYPE HEAD_DIM`.
+of its own, without TRITON_INTERPRET: `python -m contract.triton_compiled VARIANT DTYPE HEAD_DIM`,
+with the name of one of SHAPES after it for other sizes: a size of 1 is compiled as a constant.
 """
 
 import json
@@ -9,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,8 +22,16 @@ from triton.runtime import JITFunction, driver
 
 from attention_impls import AttentionShape, Grid, load
 from attention_impls.registry import load_backend
+from attention_impls.triton_parts import layout
 
 HOPPER = GPUTarget("cuda", 90, 32)
+SHAPES = {
+    "split": (AttentionShape(1, Grid(16, 16), 2, 1), 4),
+    "one head, one program": (AttentionShape(3, Grid(1, 200), 1, 1), 1),
+    "one column": (AttentionShape(1, Grid(9, 1), 1, 1), 1),
+    "one token": (AttentionShape(1, Grid(1, 1), 2, 1), 4),
+}
+"""Shapes, whose head_dim is replaced, and multiprocessors of the GPU that is not there."""
 
 
 class Absent:
@@ -57,7 +67,9 @@ def usage(cubin: bytes) -> dict[str, int]:
     return {"registers": int(found[1]), "stack_bytes": int(found[2])}
 
 
-def compiled(variant: str, dtype: torch.dtype, head_dim: int) -> dict[str, dict[str, int]]:
+def compiled(
+    variant: str, dtype: torch.dtype, head_dim: int, sizes: str
+) -> dict[str, dict[str, int]]:
     """Compile every kernel that a forward and a backward pass launch; sizes by name."""
     found: dict[str, dict[str, int]] = {}
 
@@ -71,15 +83,19 @@ def compiled(variant: str, dtype: torch.dtype, head_dim: int) -> dict[str, dict[
 
     JITFunction.__getitem__ = only_compile
     driver.set_active(Absent())
-    shape = AttentionShape(1, Grid(16, 16), 2, head_dim)
+    few, layout._INTERPRETED_MULTIPROCESSORS = SHAPES[sizes]  # pyright: ignore[reportPrivateUsage]
+    layout._multiprocessors.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    shape = replace(few, head_dim=head_dim)
     layer = load(variant).build(shape).to(dtype)
     adopted = load_backend(variant, "triton").adopt(layer)
-    x = torch.zeros(1, shape.tokens, shape.channels, dtype=dtype, requires_grad=True)
+    x = torch.zeros(shape.batch, shape.tokens, shape.channels, dtype=dtype, requires_grad=True)
     adopted(x, shape.grid).sum().backward()
     return found
 
 
 if __name__ == "__main__":
     asked = SimpleNamespace(variant=sys.argv[1], dtype=sys.argv[2], head_dim=int(sys.argv[3]))
-    sizes = compiled(asked.variant, getattr(torch, asked.dtype), asked.head_dim)
-    sys.stdout.write(json.dumps(sizes) + "\n")
+    shapes = sys.argv[4:] or ["split"]
+    for name in shapes:
+        found = compiled(asked.variant, getattr(torch, asked.dtype), asked.head_dim, name)
+        sys.stdout.write(json.dumps(found) + "\n")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from attention_impls import backends, names
 from bench import cli
 from bench.plan import everything, load_plan, only
 
@@ -168,28 +169,134 @@ def steps_run(noxfile: Any, *asked: str) -> list[tuple[str, ...]]:
 
 
 def verbs(commands: list[tuple[str, ...]]) -> list[str]:
-    return [c[c.index("--plan") + 1] if "--plan" in c else c[1] for c in commands]
+    return [
+        c[c.index("--plan") + 1] if "--plan" in c else c[-1] if c[0] == "pytest" else c[1]
+        for c in commands
+    ]
+
+
+IN_ORDER = [
+    "kernels",
+    "tests/measure",
+    "tests/contract",
+    "kernels",
+    "standard",
+    "accuracy",
+    "check",
+    "site",
+]
 
 
 def test_all_that_a_gpu_is_for_runs_in_order_on_it(noxfile: Any) -> None:
     commands = steps_run(noxfile)
-    assert verbs(commands) == ["-m", "kernels", "standard", "accuracy", "check", "site"]
-    for command in commands[1:4]:
+    assert verbs(commands) == IN_ORDER
+    for command in (commands[0], *commands[3:6]):
         assert command[command.index("--device") + 1] == "cuda"
-        assert "--only" not in command
+    assert [command for command in commands if "--only" in command] == [commands[0]]
+
+
+def test_every_test_of_a_gpu_is_in_a_folder_that_a_step_runs() -> None:
+    marked = {
+        path.relative_to(ROOT).parts[1]
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if "mark.gpu" in path.read_text(encoding="utf-8") and path.name != "test_noxfile.py"
+    }
+    assert marked == {"measure", "contract"}
+
+
+def test_the_first_look_is_every_fused_backend_beside_sdpa(noxfile: Any) -> None:
+    plan = only(load_plan("kernels", everything("cuda")), noxfile.FIRST_LOOK)
+    fused = {v for v in names() if "triton" in backends(v)}
+    assert {(c.variant, c.backend) for c in plan.cases} == {
+        *((v, "triton") for v in fused), ("softmax", "sdpa"),
+    }  # fmt: skip
+    assert {c.stimulus.passes for c in plan.cases} == {"forward", "forward_backward"}  # pyright: ignore[reportAttributeAccessIssue]
+    assert plan.expected_minutes < 9
+
+
+class Clocked(Asked):
+    """A session whose runs take three minutes each, or as long as they are given."""
+
+    now_s = 0.0
+
+    def __init__(self, folder: Path, *posargs: str, needs: dict[str, float]) -> None:
+        super().__init__(*posargs)
+        self.folder = folder
+        self.needs = needs
+        """Minutes that each plan still needs."""
+
+    def run(self, *command: str, **options: object) -> None:
+        super().run(*command, **options)
+        if "--minutes" not in command:
+            Clocked.now_s += 60 if {"bench.cli", "pytest"} & set(command) else 0
+            return
+        plan, left = (command[command.index(name) + 1] for name in ("--plan", "--minutes"))
+        journal = self.folder / ".attnbench" / f"20260101-{plan}-nvidia.jsonl"
+        journal.parent.mkdir(exist_ok=True)
+        spent = min(float(left), self.needs[plan])
+        self.needs[plan] -= spent
+        Clocked.now_s += 60 * spent
+        journal.touch()
+        if not self.needs[plan]:
+            journal.unlink()
+            self.needs[plan] = 3.0
+
+
+def test_short_sessions_go_on_where_the_last_one_ended(
+    noxfile: Any, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(noxfile, "time", SimpleNamespace(monotonic=lambda: Clocked.now_s))
+    needs = {"kernels": 3.0, "standard": 12.0, "accuracy": 3.0}
+    sessions: list[list[str]] = []
+    for _ in range(5):
+        session = Clocked(tree, "--minutes", "9", needs=needs)
+        begin = Clocked.now_s
+        noxfile.gpu_results(session)
+        assert Clocked.now_s - begin <= 10 * 60
+        commands = [c[2:] for c in session.commands if {"bench.cli", "pytest"} & set(c)]
+        assert all("--go-on" in c for c in commands if c[1] == "run")
+        sessions.append(verbs(commands))
+        if not noxfile.NOTES.exists():
+            break
+    assert sessions == [[*IN_ORDER[:4], "standard"], ["standard"], ["standard", *IN_ORDER[5:]]]
+
+
+def test_another_commit_begins_anew(
+    noxfile: Any, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(noxfile, "_commit", lambda: "a")
+    noxfile.NOTES.parent.mkdir(exist_ok=True)
+    noxfile.NOTES.write_text(json.dumps({"commit": "a", "ended": ["first", "clock"]}))
+    session = Clocked(tree, "--minutes", "0.01", needs={"kernels": 3.0})
+    noxfile.gpu_results(session)
+    assert [c[-1] for c in session.commands if "pytest" in c] == ["tests/contract"]
+    monkeypatch.setattr(noxfile, "_commit", lambda: "b")
+    again = Clocked(tree, "--minutes", "0.01", needs={"kernels": 3.0})
+    noxfile.gpu_results(again)
+    assert [c[c.index("--plan") + 1] for c in again.commands if "--plan" in c] == ["kernels"]
+
+
+@pytest.mark.parametrize("words", [("--minutes",), ("--minutes", "soon")])
+def test_minutes_without_a_number_are_refused(noxfile: Any, words: tuple[str, ...]) -> None:
+    with pytest.raises(RefusedError, match="--minutes needs a number"):
+        noxfile.gpu_results(Asked(*words))
 
 
 def test_some_steps_keep_their_order_and_an_unknown_one_is_refused(noxfile: Any) -> None:
     assert verbs(steps_run(noxfile, "check", "standard")) == ["standard", "check"]
-    with pytest.raises(RefusedError, match="no step kernel; there are: rehearse, tests, kernels"):
+    with pytest.raises(RefusedError, match="no step kernel; there are: rehearse, first, clock, te"):
         steps_run(noxfile, "kernel")
 
 
 def test_a_rehearsal_has_the_same_steps_and_touches_neither_gpu_nor_results(noxfile: Any) -> None:
     commands = steps_run(noxfile, "rehearse")
     assert len(commands) == len(steps_run(noxfile))
-    for command in commands[1:]:
+    assert list(noxfile.REHEARSAL_STEPS) == list(noxfile.GPU_STEPS)
+    for command in commands:
         assert "cuda" not in command
+        if command[0] == "pytest":
+            assert "--collect-only" in command
+            continue
         assert command[command.index("--results") + 1] == ".nox/rehearsal/results"
 
 
@@ -205,7 +312,7 @@ def test_every_command_is_one_that_the_tools_know(noxfile: Any, steps: str) -> N
             plan = load_plan(context.params["plan_name"], everything(device, pattern=pattern))
             cases = only(plan, pattern).cases if pattern else plan.cases
             assert cases, step
-            assert len(cases) > 100 or steps == "REHEARSAL_STEPS"
+            assert len(cases) > 100 or pattern
 
 
 @pytest.mark.slow

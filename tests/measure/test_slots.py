@@ -1,9 +1,11 @@
 """One sweep over many slots: the records of one, whatever happens to the slots."""
 
+import itertools
 import sys
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -21,7 +23,7 @@ from bench.journal import Arrival, Journal, JournalError, VariantSource
 from bench.model import Crashed, Ok
 from bench.schedule import visits
 from bench.slot import SlotServer
-from bench.sweep import Sweep
+from bench.sweep import Sweep, TimeIsUp
 from bench.task import Epoch
 
 CASES = tuple(tiny.case(v, n) for v in ("softmax", "linear_relu") for n in (16, 32))
@@ -63,6 +65,34 @@ def test_many_slots_give_the_records_of_one(tmp_path):
         assert merge.records(PLAN, journal) == expected
         made = [entry.visit for entry in journal.entries]
         assert sorted(made, key=str) == sorted((t.visit for t in visits(PLAN, "cpu")), key=str)
+
+
+def test_when_the_time_is_up_no_visit_is_cut_off_and_the_rest_can_be_made_later(
+    tmp_path, monkeypatch
+):
+    clock = itertools.count()
+    monkeypatch.setattr(sweep, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    alone, _ = one_run(tmp_path / "alone", simulated.SimulatedPool([HEADER]))
+    total = len(alone.entries)
+    with Journal.create(tmp_path / "journal.jsonl", HEADER) as journal:
+
+        def go(until_s):
+            """Return how many visits were begun, and how many ended."""
+            pool, before = simulated.SimulatedPool(MANY), len(journal.entries)
+            stopped = mock.Mock()
+            try:
+                Sweep(PLAN, "cpu", lambda _: journal, stopped, until_s=until_s).go(pool)
+            except TimeIsUp:
+                assert len(journal.entries) < total
+            return pool.busy_s, len(journal.entries) - before
+
+        assert go(0.0) == (0, 0)
+        begun, ended = go(next(clock) + 40.0)
+        assert 0 < begun == ended < total
+        go(next(clock) + 1000.0)
+        assert merge.records(PLAN, journal) == merge.records(PLAN, alone)
+        # a run that holds every visit ends, however late it is
+        go(0.0)
 
 
 def test_lost_attempts_are_kept_beside_the_visit_that_was_made(tmp_path):

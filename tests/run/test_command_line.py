@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.cli import UNFINISHED
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -122,7 +124,12 @@ def test_ctrl_c_says_how_to_resume_and_resume_finishes(tmp_path: Path) -> None:
     assert running.returncode == 130, stderr
     assert "--plan smoke --only linear_elu --resume" in stdout
     before = journal.read_text()
-    done = attnbench(tmp_path, *arguments, "--resume")
+    late = attnbench(tmp_path, *arguments, "--resume", "--minutes", "0")
+    assert late.returncode == UNFINISHED, late.stderr
+    assert "0 minutes are over" in late.stdout
+    assert "--plan smoke --only linear_elu --minutes 0 --resume" in late.stdout
+    assert not (tmp_path / "results").exists()
+    done = attnbench(tmp_path, *arguments, "--go-on")
     assert done.returncode == 0, done.stderr
     (finished,) = (tmp_path / ".attnbench" / "finished").glob("*.jsonl")
     assert finished.read_text().startswith(before[: before.rindex("\n")])
