@@ -168,16 +168,12 @@ def run(
     try:
         with Terminal(console) as terminal, explained():
             finished = measure(order, terminal)
-    except KeyboardInterrupt:
-        kept = bool(before and order.resume) or unfinished(journals) != before
-        console.print(
-            f"\n{_stopped_words('Stopped', kept)}", highlight=False, markup=False, soft_wrap=True
-        )
-        raise SystemExit(130) from None
-    except TimeIsUp:
-        words = _stopped_words(f"{minutes:g} minutes are over", kept=True)
+    except (KeyboardInterrupt, TimeIsUp) as stop:
+        late = isinstance(stop, TimeIsUp)
+        kept = late or resume or unfinished(journals) != before or (go_on and bool(before))
+        words = _stopped_words(f"{minutes:g} minutes are over" if late else "Stopped", kept)
         console.print(f"\n{words}", highlight=False, markup=False, soft_wrap=True)
-        raise SystemExit(UNFINISHED) from None
+        raise SystemExit(UNFINISHED if late else 130) from None
     console.print("rendering the site", style="dim", highlight=False)
     try:
         page = _render(results, site_folder)
@@ -247,7 +243,7 @@ def _render(results: Path, out: Path) -> Path:
 
 
 def _stopped_words(why: str, kept: bool) -> str:
-    """What to say of a run that ended early: nothing is lost, and the command that goes on."""
+    """What to say of a run that was stopped: nothing is lost, and the command that goes on."""
     started_as = "attnbench run" if Path(sys.argv[0]).stem == "attnbench" else "nox -s bench --"
     arguments = [one for one in sys.argv[2:] if one not in ("--resume", "--go-on")]
     if not kept:

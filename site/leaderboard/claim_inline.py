@@ -77,7 +77,7 @@ def _inline_finding(lines: Sequence[Line], claims: Mapping[int, float]) -> str:
             ratio = _ratio(inline, other, side, "image_throughput")
             if ratio is not None:
                 parts.append(
-                    f"{decimal(ratio, 1)} times DeiT-T {word} at {side} px "
+                    f"{decimal(ratio, 1 if ratio >= 1 else 2)} times DeiT-T {word} at {side} px "
                     f"(paper: {decimal(claims[side], 1)})"
                 )
                 break

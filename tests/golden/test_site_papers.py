@@ -254,6 +254,35 @@ def test_memory_has_the_power_that_was_put_in(shown: View) -> None:
     assert len({f.id for f in figures}) == len(figures)
 
 
+def test_the_verdict_on_memory_follows_the_data(shown: View) -> None:
+    """Opposite data, opposite words: SOFT with the square of the tokens, softmax linear."""
+    opposite = {k: 3.0 - power for k, power in NETWORKS.items()}
+    words = [network_finding(shown, data) for data in (NETWORKS, opposite)]
+    assert words[0].endswith(
+        "That is what the paper shows for SOFT-Tiny and SOFT-Tiny with softmax attention."
+    )
+    assert words[1].endswith(
+        "It is not what the paper shows for SOFT-Tiny (paper: 1) and SOFT-Tiny with softmax "
+        "attention (paper: 2)."
+    )
+
+
+def network_finding(shown: View, data: Mapping[tuple[str, str, str], float]) -> str:
+    blocks = tuple(soft_memory(invented(shown, data)))
+    (found,) = (b.finding for b in blocks if isinstance(b, Figure) and "network" in b.id)
+    return found
+
+
+def test_a_slower_inline_is_said_to_be_slower(shown: View) -> None:
+    """Opposite data: InLine's speed falls with the square of the pixels, softmax's with them."""
+    opposite = {k: 3.0 - power for k, power in NETWORKS.items()}
+    blocks = tuple(inline_at_resolutions(invented(shown, opposite)))
+    (figure,) = (b for b in blocks if isinstance(b, Figure))
+    assert "0.05 times DeiT-T with stored scores at 1024 px (paper: 4.8)" in figure.finding
+    (table,) = (b for b in blocks if isinstance(b, Table))
+    assert texts(row_of(table, "1024 px").cells)[3] == "0.05"
+
+
 def test_stale_results_prove_nothing(shown: View) -> None:
     """Negative control: the same rows, measured with another revision."""
     fresh = invented(shown, NETWORKS)
