@@ -2,8 +2,8 @@
 
     python driven.py FOLDER EXECUTOR {fresh|resume} [OPTION=VALUE ...]
 
-measures into FOLDER/results and prints what a person would be told. `together=2` trains the two
-networks of TRAININGS on two devices each; without it PLAN is run.
+measures into FOLDER/results and prints what a person would be told. `together=2` trains the
+network of TRAININGS on two devices; without it PLAN is run.
 """
 
 import json
@@ -36,7 +36,7 @@ PLAN = tiny.plan(
     protocol=replace(tiny.PROTOCOL, rounds=3, sample_s=0.15, sample_cap_s=0.3, timeout_s=300.0),
 )
 TRAININGS = tiny.plan(
-    *task_cases("softmax", "digits", seeds=2), protocol=replace(PLAN.protocol, anchor_every=2)
+    *task_cases("softmax", "digits", seeds=1), protocol=replace(PLAN.protocol, rounds=1)
 )
 """What several devices can do together."""
 

@@ -84,7 +84,7 @@ def test_two_gpus_of_one_node_train_together_and_a_killed_pair_goes_on(nodes, tm
     said, killed = run / "said.txt", False
     deadline = time.monotonic() + 400
     while wish.poll() is None and time.monotonic() < deadline:
-        if not killed and ": epoch " in said.read_text():
+        if not killed and "\nepoch 2\n" in said.read_text():
             pairs = [one for one in nodes.processes() if "bench.together_process" in one.cmdline()]
             assert len(pairs) == 2
             (server,) = nodes.at_work()

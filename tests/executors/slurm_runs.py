@@ -18,7 +18,7 @@ from bench.submission import read_results
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-_PATIENCE_S = 150.0
+_PATIENCE_S = 400.0
 
 
 @dataclass(slots=True)
