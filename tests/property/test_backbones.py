@@ -134,8 +134,8 @@ SMALLEST = {
     "pvt_v2": "pvt_v2_b0", "rala": "ravlt_t", "soft": "soft_tiny", "swin": "inline_swin_t",
     "vit": "vit_micro",
 }  # fmt: skip
-KINDS = ("agent", "fnet", "linformer", "polaformer", "soft", "window_shifted")
-"""Landmarks, no parameters, maps of a fixed length, other widths inside, kernels, windows."""
+KINDS = ("agent", "fnet", "polaformer", "window_shifted")
+"""Landmarks and tables of the grid, no parameters, other widths inside, windows."""
 
 
 @pytest.mark.parametrize("family", SMALLEST)
