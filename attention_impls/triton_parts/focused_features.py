@@ -138,19 +138,24 @@ def norms_kernel(
     square = tl.zeros((block_tokens,), tl.float32)
     powered = tl.zeros((block_tokens,), tl.float32)
     inside = row_mask(start, tokens, head_dim, block_tokens, block_width)
-    for head in range(heads):
-        place = position + head * head_dim
-        scale = inverse + head * head_dim
+    q += item * q_batch
+    k += item * k_batch
+    # pointers move from head to head: head times stride can be more than 32 bits hold
+    for _ in range(heads):
         if is_key:
             a, _ = load_rectified(
-                k + item * k_batch + head * k_head, place, scale, start, tokens, k_token,
+                k, position, inverse, start, tokens, k_token,
                 heads * head_dim, has_position, head_dim, block_tokens, block_width,
             )  # fmt: skip
         else:
             a, _ = load_rectified(
-                q + item * q_batch + head * q_head, place, scale, start, tokens, q_token,
+                q, position, inverse, start, tokens, q_token,
                 heads * head_dim, False, head_dim, block_tokens, block_width,
             )  # fmt: skip
+        q += q_head
+        k += k_head
+        position += head_dim
+        inverse += head_dim
         square += tl.sum(tl.where(inside, a * a, 0.0), 1)
         powered += tl.sum(tl.where(inside, power(a, doubled), 0.0), 1)
     where = sequence.to(tl.int64) * tokens

@@ -129,6 +129,47 @@ def test_every_variant_stands_in_the_plain_network(variant: str) -> None:
         assert spec.build(10)(torch.randn(1, 3, 32, 32)).shape == (1, 10)
 
 
+SMALLEST = {
+    "cswin": "agent_cswin_t", "deit": "inline_deit_t", "mlla": "mlla_t", "pvt": "pvt_tiny",
+    "pvt_v2": "pvt_v2_b0", "rala": "ravlt_t", "soft": "soft_tiny", "swin": "inline_swin_t",
+    "vit": "vit_micro",
+}  # fmt: skip
+KINDS = ("agent", "fnet", "polaformer", "window_shifted")
+"""Landmarks and tables of the grid, no parameters, other widths inside, windows."""
+
+
+@pytest.mark.parametrize("family", SMALLEST)
+@pytest.mark.parametrize("variant", KINDS)
+def test_a_variant_stands_in_a_family_or_says_why(variant: str, family: str) -> None:
+    stands_or_says_why(variant, family, 100)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", SMALLEST)
+@pytest.mark.parametrize("side", [224, 250, 384])
+def test_every_variant_stands_in_every_family_or_says_why(family: str, side: int) -> None:
+    for variant in names():
+        stands_or_says_why(variant, family, side)
+
+
+def stands_or_says_why(variant: str, family: str, side: int) -> None:
+    """One block of each kind, on no memory: it classifies and counts, or building says why."""
+    base = load_backbone(SMALLEST[family])
+    assert base.family == family
+    spec = replace(base, design=base.design.thinned()).with_variant(variant)
+    if reasons := spec.unsupported(side):
+        with pytest.raises(UnsupportedShape) as refusal:
+            empty(spec, 10, side)
+        assert all(reason in str(refusal.value) for reason in reasons)
+        return
+    built = empty(spec, 10, side).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        logits = built(torch.empty(2, 3, side, side, device="meta"))
+    assert tuple(logits.shape) == (2, 10)
+    if load(variant).uncounted is None:
+        assert counter.get_total_flops() == spec.flops(side, batch=2, num_classes=10)
+
+
 def test_only_the_published_mechanism_is_exchanged() -> None:
     spec = load_backbone("inline_swin_t").with_variant("softmax")
     found = [p.mechanism.variant for p in spec.design.attentions(224)]
