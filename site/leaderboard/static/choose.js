@@ -219,7 +219,7 @@
       "Nothing was measured on your machine: which mechanism is fastest there is not known, and it need not be the one that is fastest elsewhere. ",
       "To know, run ", element("code", {}, "nox -s bench"), " on it (ten minutes on two CPU cores), or ", element("code", {}, "nox -s gpu_results"),
       " on a GPU; ", element("a", { href: `${root}submit.html` }, "the result can be submitted"), "."),
-    element("p", {}, `What is known: the arithmetic, which is the same everywhere and does not predict time. Fewest FLOPs first, without ranks; peak memory is that of ${context.machineTitle}.`)];
+    element("p", {}, `What is known: the arithmetic, which is the same everywhere and does not predict time; between and beyond measured sizes it lies on straight log-log lines. Fewest FLOPs first, without ranks; peak memory is that of ${context.machineTitle}.`)];
     const dash = { content: "–", tone: "muted" };
     for (const group of groups) {
       const rows = group.rows.filter((row) => row.flops && (row.execution.main || (base && row.cell === base.cell)))
