@@ -1,5 +1,6 @@
 """The site in a real browser, from disk: no error, no request, keyboard, both themes, phone."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -502,17 +503,23 @@ def test_a_machine_that_nobody_measured_has_no_ranks(
         assert faults == []
 
 
+def answer_lines(page: "playwright.Page") -> list[str]:
+    """The answer without its intervals: their third digit may differ, scripts know five digits."""
+    lines = page.locator(".answer ul.finding li").all_inner_texts()
+    return [re.sub(r" \([\d.,]+ to [^)]*\)", "", line) for line in lines]
+
+
 def test_the_answer_says_how_far_the_next_one_is(site: Site, browser: "playwright.Browser") -> None:
     with visit(browser, (site.out / "index.html").as_uri()) as (page, _):
-        without_script = page.locator(".answer ul.finding li").all_inner_texts()
+        without_script = answer_lines(page)
         field = page.locator("input[name=at]")
-        field.fill("513")
+        field.fill("640")
         field.press("Enter")
         page.locator(".answer .notice", has_text="Interpolated").wait_for()
         field.fill("512")
         field.press("Enter")
         page.locator(".answer h2", has_text="512 px, 1,024 tokens").wait_for()
-        assert page.locator(".answer ul.finding li").all_inner_texts() == without_script
+        assert answer_lines(page) == without_script
     assert any("The next, " in line for line in without_script)
 
 

@@ -1,6 +1,8 @@
 """The site at the size of the full catalogue: weight of every page, time and memory of a build.
 
-Runs at a tenth of the size that is promised; `ATTNBENCH_SITE_MACHINES=3` builds 100,000 rows.
+Runs at a tenth of the size that is promised; `ATTNBENCH_SITE_MACHINES=3` builds 142,896 rows: 5.5 s
+of one CPU core to load, rules not applied, and 32 s to build, 1.0 GB, 3,314 documents, the heaviest
+141 kB with all that it loads.
 """
 
 import gzip

@@ -160,11 +160,11 @@
     const above = sizes.find((n) => n > tokens);
     if (below && above) {
       return [element("p", { class: "notice" }, element("strong", {}, "Interpolated. "),
-        `Nothing was measured at ${whole(tokens)} tokens: times and memory lie on straight log-log lines between ${whole(below)} and ${whole(above)} tokens.`)];
+        `Nothing was measured at ${whole(tokens)} tokens: times, intervals and memory lie on straight log-log lines between ${whole(below)} and ${whole(above)} tokens.`)];
     }
     const far = below ? tokens / below : above / tokens;
     return [element("p", { class: "notice warning" }, element("strong", {}, "Extrapolated. "),
-      `The ${below ? "largest" : "smallest"} measured size is ${whole(below || above)} tokens; the slope there was carried on${far > FURTHEST ? `, ${significant(far, 2)} times as far: take this as a guess` : ""}. The order may differ, and what runs out of memory is not known.`)];
+      `The ${below ? "largest" : "smallest"} measured size is ${whole(below || above)} tokens; the slope there was carried on${far > FURTHEST ? `, ${significant(far, 2)} times as far: take this as a guess` : ""}; an interval spans every line through those of the two sizes next to it. The order may differ, and what runs out of memory is not known.`)];
   };
   const answerTable = (group, rows, main, memory, ratio) => table(group.title, [
     { title: "Rank", number: true, shape: "rank" }, { title: "Variant", shape: "name" },
@@ -219,7 +219,7 @@
       "Nothing was measured on your machine: which mechanism is fastest there is not known, and it need not be the one that is fastest elsewhere. ",
       "To know, run ", element("code", {}, "nox -s bench"), " on it (ten minutes on two CPU cores), or ", element("code", {}, "nox -s gpu_results"),
       " on a GPU; ", element("a", { href: `${root}submit.html` }, "the result can be submitted"), "."),
-    element("p", {}, `What is known: the arithmetic, which is the same everywhere and does not predict time. Fewest FLOPs first, without ranks; peak memory is that of ${context.machineTitle}.`)];
+    element("p", {}, `What is known: the arithmetic, which is the same everywhere and does not predict time; between and beyond measured sizes it lies on straight log-log lines. Fewest FLOPs first, without ranks; peak memory is that of ${context.machineTitle}.`)];
     const dash = { content: "–", tone: "muted" };
     for (const group of groups) {
       const rows = group.rows.filter((row) => row.flops && (row.execution.main || (base && row.cell === base.cell)))
