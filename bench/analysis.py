@@ -196,14 +196,14 @@ def by_seed(
 ) -> dict[str | None, dict[str, dict[int, float]]]:
     """Return every value of the quantity `name`: by variant, setting, and seed.
 
-    Settings end with `, seed <n>`, or are no more than `seed <n>`.
+    Settings end with `, seed <n>`; one that does not is of a single training, from seed 0.
     """
     found: dict[str | None, dict[str, dict[int, float]]] = {}
     for variant, of in by_setting(quantities, name).items():
         for words, value in of.items():
-            setting, _, seed = words.rpartition("seed ")
+            setting, mark, seed = words.rpartition(", seed ")
             settings = found.setdefault(variant, {})
-            settings.setdefault(setting.removesuffix(", "), {})[int(seed)] = value
+            settings.setdefault(setting if mark else words, {})[int(seed) if mark else 0] = value
     return found
 
 

@@ -297,7 +297,7 @@ ANALYSIS = Analysis(
         "Attention is much more local than uniform weights, and losing local tokens costs far more "
         "accuracy than losing as many random ones (InLine, section 4.2)."
     ),
-    revision=3,
+    revision=2,
     variants=("softmax", "inline", "linear_relu", "linear_elu", "focused_linear"),
     run=run,
     conclude=conclude,

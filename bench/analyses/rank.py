@@ -189,7 +189,7 @@ ANALYSIS = Analysis(
         "The rank of linear attention is bounded by the channels of a head; a depthwise "
         "convolution lifts it (FLatten, section 4.2 and figure 5)."
     ),
-    revision=2,
+    revision=1,
     variants=("softmax", "inline", "linear_relu", "linear_elu", "focused_linear"),
     run=run,
     conclude=conclude,

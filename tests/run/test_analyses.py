@@ -594,12 +594,12 @@ def test_confusion_does_not_hide_behind_a_local_branch(
     few = replace(learned, data=replace(learned.data, test=Split(
         learned.data.test.inputs[:2], learned.data.test.labels[:2])))  # fmt: skip
     study._learned = dict.fromkeys(study._learned, few)
-    assert int(injectivity._trained(study, "inline")[0].max()) == 0
+    assert int(injectivity._trained(study, "inline")[0][:, -1].max()) == 0
     monkeypatch.setattr(
         inline, "centred_product", lambda q, k, v: v.mean(2, keepdim=True).expand_as(v).clone()
     )
     counts, _, pairs = injectivity._trained(study, "inline")
-    assert int(counts.min()) > 0.9 * pairs
+    assert int(counts[:, -1].min()) > 0.5 * pairs
 
 
 # Reports ------------------------------------------------------------------------------------------
