@@ -141,14 +141,14 @@ def norms_kernel(
     q += item * q_batch
     k += item * k_batch
     # pointers move from head to head: head times stride can be more than 32 bits hold
-    for _ in range(heads):
+    for _head in range(heads):
         if is_key:
-            a, _ = load_rectified(
+            a, _above = load_rectified(
                 k, position, inverse, start, tokens, k_token,
                 heads * head_dim, has_position, head_dim, block_tokens, block_width,
             )  # fmt: skip
         else:
-            a, _ = load_rectified(
+            a, _above = load_rectified(
                 q, position, inverse, start, tokens, q_token,
                 heads * head_dim, False, head_dim, block_tokens, block_width,
             )  # fmt: skip

@@ -2,7 +2,8 @@
 
 Needs no GPU and no driver: Triton's compiler and the assembler that it carries do. Run in a process
 of its own, without TRITON_INTERPRET: `python -m contract.triton_compiled VARIANT DTYPE HEAD_DIM`,
-with the name of one of SHAPES after it for other sizes: a size of 1 is compiled as a constant.
+with names of SHAPES after it for other sizes: a size of 1 is compiled as a constant. Several
+variants stand apart by commas.
 """
 
 import json
@@ -95,7 +96,7 @@ def compiled(
 
 if __name__ == "__main__":
     asked = SimpleNamespace(variant=sys.argv[1], dtype=sys.argv[2], head_dim=int(sys.argv[3]))
-    shapes = sys.argv[4:] or ["split"]
-    for name in shapes:
-        found = compiled(asked.variant, getattr(torch, asked.dtype), asked.head_dim, name)
-        sys.stdout.write(json.dumps(found) + "\n")
+    for one in asked.variant.split(","):
+        for name in sys.argv[4:] or ["split"]:
+            found = compiled(one, getattr(torch, asked.dtype), asked.head_dim, name)
+            sys.stdout.write(json.dumps(found) + "\n")
