@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import textwrap
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from itertools import pairwise
@@ -91,6 +92,17 @@ class Catalogue:
     tasks: tuple[TaskEntry, ...]
     backbones: tuple[BackboneEntry, ...] = ()
     questions: tuple[AnalysisEntry, ...] = ()
+
+
+def add_variants(files: Iterable[Path]) -> None:
+    """Let the catalogue read variants from outside the tree, too.
+
+    Raises:
+        ValueError: a file that cannot be one of a variant.
+    """
+    registry = importlib.import_module("attention_impls.registry")
+    for file in files:
+        registry.add_variant_file(file)
 
 
 def read_catalogue() -> Catalogue:

@@ -1,6 +1,8 @@
 """The command `attnbench`: one verb a thing a person wants to do."""
 
+import contextlib
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from attention_impls.registry import names_in
 from bench import cli_networks, cli_shards, cli_submit
 from bench.checkout import suite_version
 from bench.cli_options import (
@@ -23,7 +26,14 @@ from bench.cli_options import (
     explained,
 )
 
-_PLAN = click.option("--plan", "plan_name", default="quick", show_default=True, help="Which cases.")
+_PORT = 8000
+_PLAN = click.option(
+    "--plan",
+    "plan_name",
+    default="quick",
+    show_default=True,
+    help=f"Which cases: {', '.join(names_in(Path(__file__).parent / 'plans'))}.",
+)
 _ONLY = click.option(
     "--only",
     help="Keep cases whose variant or id matches a shell pattern; several stand apart by spaces.",
@@ -33,7 +43,7 @@ _DTYPE = click.option(
     "dtypes",
     multiple=True,
     type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="May be repeated. Default: what the plan says.",
+    help="Data type of inputs and parameters; may be repeated. Default: what the plan says.",
 )
 UNFINISHED = 75
 """Exit status of a run whose minutes were over: try again later, by sysexits.h."""
@@ -93,7 +103,9 @@ def _listed() -> None:
     type=click.FloatRange(min=0),
     help="Begin no case later than this; ends with status 75 if cases are left.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of a device.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Of a case. Default: the CPUs of a device."
+)
 @click.option(
     "--together",
     type=click.IntRange(min=1),
@@ -101,7 +113,12 @@ def _listed() -> None:
     show_default=True,
     help="Devices of one node that train each network together; on cpu processes.",
 )
-@click.option("--executor", default="local", show_default=True, help="Who runs the cases.")
+@click.option(
+    "--executor",
+    default="local",
+    show_default=True,
+    help=f"Who runs the cases: {', '.join(names_in(Path(__file__).parent / 'executors'))}.",
+)
 @click.option(
     "--submitted-by", default="anonymous", show_default=True, help="Account name for the record."
 )
@@ -134,11 +151,11 @@ def run(
     from bench.measure import Order, measure, unfinished
     from bench.summary import last_screen
     from bench.sweep import TimeIsUp
-    from bench.terminal import Terminal
+    from bench.terminal import Terminal, minutes_words
 
     console = Console()
     add_variants(variant_files)
-    chosen = device_or_best(device)
+    chosen = device_or_best(device, elsewhere=executor != "local")
     with explained():
         plan = plans.load_plan(plan_name, plans.everything(chosen, _dtypes(dtypes), only))
         if only is not None:
@@ -160,7 +177,7 @@ def run(
     )
     console.print(
         f"attnbench {suite_version()}: plan [bold]{plan.name}[/bold], {len(plan.cases)} cases, "
-        f"{chosen}, about {plan.expected_minutes:.0f} min",
+        f"{chosen}, {minutes_words(plan.expected_minutes)}",
         highlight=False,
     )
     journals = order.results.parent
@@ -176,17 +193,21 @@ def run(
         raise SystemExit(UNFINISHED if late else 130) from None
     console.print("rendering the site", style="dim", highlight=False)
     try:
-        page = _render(results, site_folder)
-    except Failure:
+        page = _render(results, site_folder, variant_files)
+    except (Failure, KeyboardInterrupt) as stopped:
         for one in finished:
             last_screen(one, None, console)
-        raise
+        if isinstance(stopped, Failure):
+            raise
+        console.print("\nStopped while the site was rendered; render it with\n  nox -s site")
+        raise SystemExit(130) from None
     for one in finished:
         last_screen(one, page, console)
 
 
 @main.command()
 @RESULTS
+@VARIANT_FILE
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -195,14 +216,16 @@ def run(
     help="Folder for the pages.",
 )
 @click.option("--serve", is_flag=True, help="Serve the pages on this machine until Ctrl-C.")
-def site(results: Path, out: Path, serve: bool) -> None:
+def site(results: Path, variant_files: tuple[Path, ...], out: Path, serve: bool) -> None:
     """Render results/ into a static site that opens from disk."""
-    click.echo(_render(results, out))
+    if not results.is_dir():
+        raise Failure(f"{results} is not a folder; give the results folder")
+    click.echo("rendering the site", err=True)
+    click.echo(_render(results, out, variant_files))
     if serve:
-        subprocess.run(
-            [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(out)],
-            check=False,
-        )
+        server = [sys.executable, "-u", "-m", "http.server", str(_free_port())]
+        with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+            subprocess.run([*server, "--bind", "127.0.0.1", "--directory", str(out)], check=False)
 
 
 @main.command()
@@ -216,9 +239,16 @@ def site(results: Path, out: Path, serve: bool) -> None:
     show_default=True,
     help="pytest-benchmark needs a RUN_ID.",
 )
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Default: stdout.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write. Default: standard output.",
+)
 def export(run_id: str | None, results: Path, form: str, out: Path | None) -> None:
-    """Write the whole table, or one run, in a form other tools read."""
+    """Write the newest rows of all runs, or one run, in a form other tools read.
+
+    RUN_ID is the id of a run or its start.
+    """
     from bench.export import exported
 
     with explained():
@@ -229,16 +259,29 @@ def export(run_id: str | None, results: Path, form: str, out: Path | None) -> No
         out.write_text(text, encoding="utf-8")
 
 
+def _free_port() -> int:
+    """The usual port, or 0, any that is free, where something else listens there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", _PORT))
+        except OSError:
+            return 0
+    return _PORT
+
+
 def _dtypes(asked: tuple[str, ...]) -> Any:
     return asked or None
 
 
-def _render(results: Path, out: Path) -> Path:
+def _render(results: Path, out: Path, variant_files: tuple[Path, ...] = ()) -> Path:
     """Build the site in a process of its own: the generator is a program above this one."""
     command = [sys.executable, "-m", "leaderboard", "--results", str(results), "--out", str(out)]
+    for file in variant_files:
+        command += ["--variant-file", str(file)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode != 0:
-        raise Failure(f"the site was not rendered:\n{done.stderr}")
+        raise Failure(f"the site was not rendered: {done.stderr.strip()}")
     return out / "index.html"
 
 

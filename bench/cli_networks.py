@@ -212,7 +212,7 @@ def analyse(
 
 @click.command()
 @DEVICE
-@click.option("--variant", help="In the place of InLine attention, in every block.")
+@click.option("--variant", help="Attention of every block. Default: inline, as published.")
 @click.option(
     "--epochs", type=click.IntRange(min=1), default=100, show_default=True, help="Of the schedule."
 )

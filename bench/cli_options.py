@@ -107,15 +107,30 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
     given[str(parameter.name).replace("_", "-")] = "true" if value is True else value
 
 
-def device_or_best(asked: str | None) -> Any:
-    """The device asked for; else cuda where there is one, else cpu."""
-    if asked is not None:
+def device_or_best(asked: str | None, *, elsewhere: bool = False) -> Any:
+    """The device asked for; else cuda where there is one, else cpu.
+
+    Args:
+        asked: what was typed.
+        elsewhere: the cases run on other machines, so that none is needed on this one.
+
+    Raises:
+        Failure: cuda was asked for, and torch finds none here.
+    """
+    if asked == "cpu" or (asked is not None and elsewhere):
         return asked
     # asks the driver instead of starting CUDA in this process, which workers are forked from
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    found = torch.cuda.is_available()
+    if asked == "cuda" and not found:
+        built = torch.version.cuda or "none: this build is for CPUs alone"
+        raise Failure(
+            f"--device cuda: torch {torch.__version__} finds no CUDA device here (CUDA of the "
+            f"build: {built}); see docs/gpu.md, or give --device cpu"
+        )
+    return "cuda" if found else "cpu"
 
 
 def add_variants(files: tuple[Path, ...]) -> None:

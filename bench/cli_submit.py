@@ -35,7 +35,11 @@ def check(
     account: str | None,
     report: Path | None,
 ) -> None:
-    """Validate results: the one validator that CI and the site use."""
+    """Validate results: the one validator that CI and the site use.
+
+    PATHS are files or folders below the results folder: findings elsewhere are left out. The exit
+    status is 1 where a rule found an error.
+    """
     from bench.ledger import ledger
     from bench.rules import check_results
 
@@ -82,12 +86,18 @@ def submit(run: str, results: Path, account: str | None, remote: str, carry: boo
     for note in submission.notes:
         click.echo(str(note))
     if not carry:
-        click.echo(f"\nThese commands publish it (--run runs them):\n\n{submission.script}\n")
+        click.echo(
+            "\nThese commands publish it, from the top of the checkout (--run runs them):\n\n"
+            f"{submission.script}\n"
+        )
     else:
         with explained():
             carry_out(submission, results)
         click.echo("pushed")
     click.echo("Then open a pull request: gh pr create --fill, or on the web.")
+    click.echo(
+        "Before you measure again: git switch -, since the branch's commit is nobody else's."
+    )
 
 
 @click.command()
@@ -130,7 +140,10 @@ def repro(
 @click.argument("run_b")
 @RESULTS
 def compare(run_a: str, run_b: str, results: Path) -> None:
-    """Compare two runs case by case: faster, slower or undecided."""
+    """Compare two runs case by case: is RUN_B faster, slower or undecided?
+
+    RUN_A and RUN_B are ids of runs, their starts, or HARDWARE_ID/RUN_ID.
+    """
     from bench.reproduce import compare_runs
 
     with explained():

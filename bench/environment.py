@@ -11,9 +11,9 @@ import psutil
 import torch
 
 from bench import allocator, failures, settings
+from bench.devices_together import SETTING
 from bench.model import DeviceKind, Environment, Scalar
 from bench.nvml import Sensor
-from bench.together import SETTING
 
 _PACKAGES = (
     "torch", "numpy", "triton", "fvcore", "pydantic", "psutil", "scikit-learn", "nvidia-ml-py",

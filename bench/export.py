@@ -31,9 +31,13 @@ def exported(root: Path, run: str | None, form: str) -> str:
         form: `csv`, `json` or `pytest-benchmark`.
 
     Raises:
-        ValueError: an unknown form, or `pytest-benchmark` without a run.
+        ValueError: no such folder, an unknown form, or `pytest-benchmark` without a run.
         UnknownName: no such run.
     """
+    if not root.is_dir():
+        raise ValueError(f"{root} is not a folder; give the results folder")
+    if run is not None:
+        find_run(root, run)  # a slip is told at once: judging the table takes long
     match form:
         case "csv":
             return csv_text(_frame(load_table(root, judge=True), root, run))

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -123,10 +124,16 @@ def only(plan: Plan, pattern: str) -> Plan:
     """
     kept = tuple(c for c in plan.cases if _matches(c, pattern))
     if not kept:
-        variants = ", ".join(sorted({c.variant for c in plan.cases}))
+        variants = sorted({c.variant for c in plan.cases})
+        near = [
+            one
+            for wanted in pattern.split()
+            for one in get_close_matches(wanted.partition("/")[0], variants, n=1)
+        ]
+        hint = f" Did you mean {' '.join(near)!r}?" if near else ""
         raise ValueError(
-            f"--only {pattern!r} matches none of the {len(plan.cases)} cases of plan {plan.name}; "
-            f"it is compared with case ids and variant names: {variants}"
+            f"--only {pattern!r} matches none of the {len(plan.cases)} cases of plan {plan.name}."
+            f"{hint} It is compared with case ids and variant names: {', '.join(variants)}"
         )
     pairs = noise_pairs(kept, plan.noise_pairs)
     minutes = plan.expected_minutes * len(kept) / len(plan.cases)

@@ -8,13 +8,13 @@ from rich.console import Console
 
 from bench import merge, submission
 from bench.description import described
+from bench.devices_together import together_of
 from bench.executors import local
 from bench.journal import Journal
 from bench.measure import run_of
 from bench.model import DeviceKind
 from bench.reproduce import find_row, judge, repeat_plan
 from bench.terminal import Terminal, case_words
-from bench.together import together_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,21 +94,36 @@ def prepare(name: str, results: Path, account: str, *, remote: str = "origin") -
         laid_out=laid_out,
         notes=findings,
         commands=(
-            ("git", "switch", "--no-track", "-c", branch, history.named),
-            ("git", "add", "--", path),
-            ("git", "commit", "-m", words, "--", path),
+            *_onto_branch(root, branch, history.named, path, words),
             ("git", "push", "-u", remote, branch),
         ),
     )
+
+
+def _onto_branch(
+    root: Path, branch: str, base: str, path: str, words: str
+) -> tuple[tuple[str, ...], ...]:
+    """The commands up to the commit; what an earlier attempt did is not done again."""
+    commit = (("git", "add", "--", path), ("git", "commit", "-m", words, "--", path))
+    if not _git(root, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}"):
+        return (("git", "switch", "--no-track", "-c", branch, base), *commit)
+    committed = bool(_git(root, "ls-tree", "--full-tree", branch, path))
+    return (("git", "switch", branch), *(() if committed else commit))
 
 
 def carry_out(prepared: Prepared, results: Path) -> None:
     """Run the commands of a submission.
 
     Raises:
-        NotSubmittableError: a command failed; names it, what it said, and what is left to do.
+        NotSubmittableError: git knows no name and address for a commit, or a command failed; names
+            it, what it said, and what is left to do.
     """
     top = _git(results.resolve(), "rev-parse", "--show-toplevel")
+    if not _git(results.resolve(), "var", "GIT_COMMITTER_IDENT"):
+        raise NotSubmittableError(
+            "git does not know whose commits these are: git config user.name 'Your Name', "
+            "git config user.email you@example.org, then submit again; nothing was changed"
+        )
     for number, command in enumerate(prepared.commands):
         done = subprocess.run(command, cwd=top, capture_output=True, text=True, check=False)
         if done.returncode != 0:

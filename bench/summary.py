@@ -52,9 +52,14 @@ def last_screen(finished: Finished, page: Path | None, console: Console) -> None
         facts.add_row("", line)
     for line in counter_lines(finished.records):
         facts.add_row("FLOPs", line)
-    facts.add_row("results", str(finished.folder))
-    facts.add_row("page", "not rendered" if page is None else str(page.resolve()))
     console.print(facts)
+    # paths stay whole, so that they can be copied from a narrow terminal
+    for name, where in (
+        ("results", str(finished.folder)),
+        ("page", "not rendered" if page is None else str(page.resolve())),
+    ):
+        console.print(f"[dim]{name:11}[/dim]  ", end="")
+        console.print(where, highlight=False, markup=False, soft_wrap=True)
 
 
 def answers(records: Sequence[Record], noise_floor: float | None) -> Iterator[Answer]:

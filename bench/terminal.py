@@ -53,6 +53,13 @@ def case_words(case: Case) -> str:
     return f"{case.variant}/{case.backend}{options}: {what}"
 
 
+def minutes_words(minutes: float) -> str:
+    """How long a plan takes: a guess, so one digit less than it could have."""
+    if minutes < 1:
+        return "less than a minute"
+    return f"about {minutes:.0f} min" if minutes < 100 else f"about {minutes / 60:.0f} h"
+
+
 def epoch_words(epoch: Epoch) -> str:
     """How far a training is, in a few words."""
     return (

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,15 +27,12 @@ from bench.model import (
     DeviceKind,
     Outcome,
     Plan,
-    Scalar,
     TaskRun,
     from_json,
     to_json,
 )
 from bench.task import Epoch, TaskResult, task
 
-SETTING = "devices_together"
-"""Of an environment: how many devices train a network together; absent where one does."""
 _FAREWELL_S = 2.0
 """After the first failure, so long the others may say theirs."""
 
@@ -63,14 +60,6 @@ class Joint:
     """Memory limit in force, for what is said when it is reached."""
     report: Callable[[Epoch], None] | None
     """Told after every epoch."""
-
-
-def together_of(settings: Mapping[str, Scalar | None]) -> int:
-    """Return how many devices an environment's settings say that they are."""
-    found = settings.get(SETTING, 1)
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        raise ValueError(f"{SETTING} is {found!r}, allowed are whole numbers from 1")
-    return found
 
 
 def refuse_unfit(plan: Plan, together: int) -> None:

@@ -15,6 +15,7 @@ from types import TracebackType
 from bench import load
 from bench.description import described
 from bench.devices import Device, devices, in_groups
+from bench.devices_together import together_of
 from bench.executor import (
     Commission,
     Event,
@@ -36,7 +37,6 @@ from bench.schedule import Turn
 from bench.slot import limits_request, open_request, visit_request
 from bench.slot_process import SlotProcess
 from bench.sweep import Sweep
-from bench.together import together_of
 from bench.visitor import Visitor
 
 _LOOK_S = 0.5

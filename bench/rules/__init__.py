@@ -53,7 +53,9 @@ def check_results(
         raise ValueError(f"{root} is not a folder; give the results folder")
     wanted = [_below(root, path) for path in paths]
     stored, refusals = read_results(root)
-    findings = check_stored(root, stored, refusals, history=ledger(root, base), account=account)
+    findings = check_stored(
+        root, stored, refusals, history=ledger(root, base), account=account, wanted=wanted
+    )
     return tuple(
         f for f in findings if not paths or any(Path(f.path).is_relative_to(w) for w in wanted)
     )
@@ -66,8 +68,13 @@ def check_stored(
     *,
     history: Ledger | None,
     account: str | None = None,
+    wanted: Sequence[Path] = (),
 ) -> tuple[Finding, ...]:
-    """Apply every rule to results that were read already; see `check_results`."""
+    """Apply every rule to results that were read already; see `check_results`.
+
+    Rules about single runs, which compute outputs again, are applied to those that have something
+    in common with the paths `wanted`, relative to `root`; to all where there are none.
+    """
     results = ResultsUnderTest(
         root=root,
         runs=tuple(_under_test(one) for one in stored),
@@ -75,7 +82,8 @@ def check_stored(
         history=history,
         account=account,
     )
-    findings = [finding for run in results.runs for finding in _findings(run)]
+    judged = [run for run in results.runs if not wanted or _touches(Path(run.folder), wanted)]
+    findings = [finding for run in judged for finding in _findings(run)]
     for rule in TREE_RULES:
         findings += [_finding(rule, fault.file, fault) for fault in rule.find(results)]
     return tuple(sorted(findings, key=lambda f: (f.path, f.rule, f.message)))
@@ -107,6 +115,10 @@ def _finding(rule: RunRule | TreeRule, path: str, fault: Fault) -> Finding:
         message=one_line(fault.message),
         case_ids=fault.case_ids,
     )
+
+
+def _touches(folder: Path, wanted: Sequence[Path]) -> bool:
+    return any(folder.is_relative_to(one) or one.is_relative_to(folder) for one in wanted)
 
 
 def _below(root: Path, path: Path) -> Path:

@@ -53,7 +53,8 @@ def _append_only(results: ResultsUnderTest) -> Iterator[Fault]:
             yield Fault(
                 name,
                 f"{told} since {history.base[:10]}: runs are only ever added; restore it with "
-                f"`git checkout {history.base[:10]} -- FILE` and answer it by another run",
+                f"`git -C {results.root.name} checkout {history.base[:10]} -- {name}` and answer "
+                "it by another run",
             )
     for run in _new(results):
         if any(path.startswith(f"{run.folder}/") for path in history.known):

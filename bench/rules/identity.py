@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 from attention_impls.registry import UnknownName, backbones, backends, load, names, source_file
+from bench.devices_together import together_of
 from bench.metric import metrics
 from bench.model import (
     PROTOCOL_VERSION,
@@ -188,7 +189,6 @@ def _environment(under: RunUnderTest) -> Iterator[Fault]:
 
 def _hardware_id(under: RunUnderTest) -> Iterator[Fault]:
     from bench.environment import hardware_id  # noqa: PLC0415 - imports torch
-    from bench.together import together_of  # noqa: PLC0415 - imports torch
 
     environment = under.run.environment
     try:

@@ -4,8 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from bench.catalogue import add_variants
 from bench.table import load_table
-from leaderboard.build import build
+from leaderboard.build import BuildError, build, require_free
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -13,8 +14,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="leaderboard", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--out", type=Path, default=Path("site/_build"))
+    parser.add_argument("--variant-file", type=Path, action="append", default=[])
     chosen = parser.parse_args(arguments)
-    site = build(load_table(chosen.results, judge=True), chosen.out)
+    add_variants(chosen.variant_file)
+    try:
+        require_free(chosen.out)  # before the table is judged, which takes long
+        site = build(load_table(chosen.results, judge=True), chosen.out)
+    except BuildError as refusal:
+        sys.stderr.write(f"{refusal}\n")
+        return 1
     sys.stdout.write(f"{len(site.files)} files; open {site.home.resolve()}\n")
     return 0
 

@@ -58,8 +58,7 @@ def build(table: LeaderboardTable, out: Path) -> Site:
     Raises:
         BuildError: `out` holds something else than a built site, or two pages claim one path.
     """
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _is_site(out))):
-        raise BuildError(f"{out}: not empty and not a built site; choose another folder")
+    require_free(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     # written beside and moved at the end, so that a failure leaves the old site as it was
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as made:
@@ -77,6 +76,16 @@ def build(table: LeaderboardTable, out: Path) -> Site:
             shutil.rmtree(out)
         fresh.rename(out)
     return Site(out=out, files=tuple(written[path] for path in sorted(written)))
+
+
+def require_free(out: Path) -> None:
+    """Refuse a folder that holds something else than a built site.
+
+    Raises:
+        BuildError: with what to do.
+    """
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _is_site(out))):
+        raise BuildError(f"{out}: not empty and not a built site; choose another folder")
 
 
 def _is_site(out: Path) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pandas
 
 from bench.derived import Standing
+from bench.devices_together import SETTING
 from bench.table import (
     ROW_TYPES,
     Column,
@@ -17,7 +18,6 @@ from bench.table import (
     Tier,
     VariantEntry,
 )
-from bench.together import SETTING
 from leaderboard.marks import Mark, marks
 
 Exactness = Literal["exact", "approximate", "own"]

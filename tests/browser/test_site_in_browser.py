@@ -417,7 +417,7 @@ def test_a_result_opens_at_its_case(site: Site, browser: "playwright.Browser") -
         page.keyboard.press("Enter")
         page.wait_for_url("**/results/**")
         assert page.locator(".panel:visible").count() == 1
-        assert "attnbench repro" in page.locator(".panel:visible").inner_text()
+        assert "nox -s repro" in page.locator(".panel:visible").inner_text()
         assert page.locator(".panel:visible h2").inner_text() == "512 px, 1,024 tokens"
         assert faults == []
 

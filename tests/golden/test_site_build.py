@@ -223,9 +223,9 @@ def test_every_result_has_its_place_with_samples_and_command(
         if path.startswith("results/"):
             text = (site.out / path).read_text("utf-8")
             for panel in re.findall(r'<section class="panel".*?</section>', text, flags=re.DOTALL):
-                command = re.search(r"attnbench repro &#39;(.*?)&#39;", panel)
+                command = re.search(r"nox -s repro -- &#39;(.*?)&#39; --of (\S+?)<", panel)
                 assert command is not None
-                found[f"{path.split('/')[1]} {command[1]}"] = panel
+                found[f"{command[2]} {command[1]}"] = panel
     wanted = {f"{run} {case}" for run, case in zip(table.rows.run_id, table.rows.case_id,
                                                    strict=True)}  # fmt: skip
     assert found.keys() == wanted

@@ -104,3 +104,16 @@ def test_errors_say_what_to_do(
 ) -> None:
     with pytest.raises(error, match=words):
         exported(root, run, form)
+
+
+def test_a_slip_is_told_before_the_table_is_judged(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judged(*_: object, **__: object) -> None:
+        raise AssertionError("the table was read, which takes long")
+
+    monkeypatch.setattr("bench.export.load_table", judged)
+    with pytest.raises(UnknownName, match="no run 'nothing'"):
+        exported(root, "nothing", "csv")
+    with pytest.raises(ValueError, match="absent is not a folder"):
+        exported(tmp_path / "absent", None, "csv")

@@ -9,9 +9,12 @@ import pytest
 from click.testing import CliRunner, Result
 from sample_run import noise_of, sample_header, sample_records, write_planned
 
+from bench import rules
 from bench.cli import main
 from bench.environment import hardware_id
 from bench.plan import everything, load_plan, only
+from bench.rules import Finding
+from bench.rules.rule import RunUnderTest
 from bench.submission import read_run, write_run
 from bench.submit import NotSubmittableError, carry_out, prepare
 
@@ -41,14 +44,16 @@ def checkout(tmp_path: Path) -> Path:
     return clone
 
 
-def measured(checkout: Path, submitter: str = "alice", dirty: bool = False) -> Path:
+def measured(
+    checkout: Path, submitter: str = "alice", dirty: bool = False, only_: str = "softmax/sdpa"
+) -> Path:
     """A good run of one execution in the results folder, as `attnbench run` would leave it."""
     results = checkout / "results"
-    plan = only(load_plan("quick", everything("cpu")), "softmax/sdpa")
-    folder = write_planned(checkout.parent / "elsewhere", plan)
+    plan = only(load_plan("quick", everything("cpu")), only_)
+    folder = write_planned(checkout.parent / "elsewhere" / only_.replace("/", "-"), plan)
     stored = read_run(folder)
     header = replace(
-        stored.run, submitted_by=submitter, only="softmax/sdpa", dirty=dirty,
+        stored.run, submitted_by=submitter, only=only_, dirty=dirty,
         commit=git(checkout, "rev-parse", "HEAD"),
     )  # fmt: skip
     return write_run(results, header, stored.files)
@@ -165,6 +170,105 @@ def test_a_failed_command_says_what_is_left(checkout: Path) -> None:
     submission = prepare(folder.name, checkout / "results", "alice", remote="nowhere")
     with pytest.raises(NotSubmittableError, match="go on with\n  git push -u nowhere results/"):
         carry_out(submission, checkout / "results")
+
+
+def test_a_second_run_is_submitted_from_the_branch_of_the_first(checkout: Path) -> None:
+    results, origin = checkout / "results", checkout.parent / "origin.git"
+    first = measured(checkout)
+    carry_out(prepare(first.name, results, "alice"), results)
+    second = measured(checkout, only_="softmax/reference/layer")
+    carry_out(prepare(second.name, results, "alice"), results)
+    sent = git(origin, "diff", "--name-only", "main", f"results/{second.name}").splitlines()
+    assert {Path(path).parent.name for path in sent} == {second.name}
+    assert not first.exists(), "it is on its own branch"
+
+
+def test_a_fork_whose_main_is_old_gets_the_run_alone(checkout: Path) -> None:
+    (checkout / "newer.txt").write_text("in the project, not yet in the fork")
+    git(checkout, "add", "newer.txt")
+    git(checkout, "commit", "-q", "-m", "second")
+    folder = measured(checkout)
+    carry_out(prepare(folder.name, checkout / "results", "alice"), checkout / "results")
+    origin = checkout.parent / "origin.git"
+    sent = git(origin, "diff", "--name-only", "main", f"results/{folder.name}").splitlines()
+    assert {Path(path).parent.name for path in sent} == {folder.name}
+
+
+def test_a_published_file_that_was_changed_is_refused_with_the_way_back(checkout: Path) -> None:
+    folder, results = measured(checkout), checkout / "results"
+    carry_out(prepare(folder.name, results, "alice"), results)
+    git(checkout, "push", "-q", "origin", "HEAD:main")
+    git(checkout, "fetch", "-q")
+    path = folder / "softmax.json"
+    path.write_text(path.read_text().replace("0.", "1.", 1))
+    shown = attnbench("check", "--results", str(results))
+    assert shown.exit_code == 1
+    assert "error R103: changed since" in shown.output
+    (back,) = {part for part in shown.output.split("`") if part.startswith("git -C results")}
+    git(checkout, *back.split()[1:])
+    assert "R103" not in attnbench("check", "--results", str(results)).output
+
+
+def test_a_run_is_judged_without_judging_all_others(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = measured(checkout), measured(checkout, only_="softmax/reference/layer")
+    judged: list[str] = []
+
+    def findings(run: RunUnderTest) -> list[Finding]:
+        judged.append(run.folder)
+        return []
+
+    monkeypatch.setattr(rules, "_findings", findings)
+    rules.check_results(checkout / "results", (second,))
+    assert [Path(folder).name for folder in judged] == [second.name]
+    judged.clear()
+    rules.check_results(checkout / "results", (first.parent,))
+    rules.check_results(checkout / "results")
+    assert len(judged) == 4
+
+
+def test_without_a_name_for_commits_nothing_is_changed(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = measured(checkout)
+    for name in ("user.name", "user.email"):
+        git(checkout, "config", "--unset", name)
+    git(checkout, "config", "user.useConfigOnly", "true")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    for name in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME",
+                 "GIT_COMMITTER_EMAIL", "EMAIL"):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+    submission = prepare(folder.name, checkout / "results", "alice")
+    with pytest.raises(NotSubmittableError, match=r"user\.name 'Your Name'.*nothing was changed"):
+        carry_out(submission, checkout / "results")
+    assert git(checkout, "branch", "--show-current") == "main"
+
+
+def test_a_second_attempt_goes_on_where_the_first_stopped(checkout: Path) -> None:
+    folder = measured(checkout)
+    results = checkout / "results"
+    with pytest.raises(NotSubmittableError):
+        carry_out(prepare(folder.name, results, "alice", remote="nowhere"), results)
+    again = prepare(folder.name, results, "alice")
+    assert [command[1] for command in again.commands] == ["switch", "push"]
+    git(checkout, "reset", "-q", "--soft", "HEAD~1")
+    again = prepare(folder.name, results, "alice")
+    assert [command[1] for command in again.commands] == ["switch", "add", "commit", "push"]
+    carry_out(again, results)
+    sent = git(
+        checkout.parent / "origin.git", "ls-tree", "-r", "--name-only", f"results/{folder.name}"
+    )
+    assert f"{folder.name}/run.json" in sent
+
+
+def test_without_git_a_run_cannot_be_submitted(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = measured(checkout)
+    monkeypatch.setenv("PATH", str(checkout))
+    with pytest.raises(NotSubmittableError, match="git, which is not there: install git"):
+        prepare(folder.name, checkout / "results", "alice")
 
 
 def test_reviews_are_shown_and_do_not_stop(checkout: Path) -> None:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench.cli import UNFINISHED
 
@@ -87,7 +88,21 @@ def test_repro_measures_a_published_row_again(measured: Path) -> None:
         (("run", "--plan", "quik"), "Did you mean 'quick'"),
         (("run", "--plan", "smoke", "--only", "nothing"), "matches none"),
         (("run", "--variant-file", "absent.py"), "no such file"),
+        (("run", "--variant-file", "slip.py"), "slip.py:1: ModuleNotFoundError: No module named"),
+        (("list", "--variant-file", "empty.py"), "empty.py: SPEC is missing, must be"),
+        (
+            ("run", "--plan", "smoke", "--results", "slip.py/x"),
+            "cannot be written: Not a directory",
+        ),
         (("run", "--plan", "smoke", "--only", "linear_relu", "--resume"), "no unfinished run"),
+        (("run", "--plan", "smoke", "--only", "sotfmax inlne/*"), "Did you mean 'softmax inline'?"),
+        pytest.param(
+            ("run", "--plan", "smoke", "--only", "softmax", "--device", "cuda"),
+            "finds no CUDA device here",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
+        ),
+        (("site", "--out", "."), "not empty and not a built site; choose another folder"),
+        (("site", "--results", "absent"), "absent is not a folder"),
         (("repro", "nothing"), "no published row"),
         (("compare", "a", "b"), "no run"),
     ],
@@ -96,6 +111,8 @@ def test_errors_are_sentences_without_traceback(
     tmp_path: Path, arguments: tuple[str, ...], words: str
 ) -> None:
     (tmp_path / "results").mkdir()
+    (tmp_path / "slip.py").write_text("import no_such_package")
+    (tmp_path / "empty.py").write_text("")
     done = attnbench(tmp_path, *arguments)
     assert done.returncode == 1
     assert words in done.stderr
@@ -108,7 +125,7 @@ def heed_ctrl_c() -> None:
 
 
 def test_ctrl_c_says_how_to_resume_and_resume_finishes(tmp_path: Path) -> None:
-    arguments = ("run", "--plan", "smoke", "--only", "linear_elu")
+    arguments = ("run", "--plan", "smoke", "--only", "linear_elu/* nothing/*")
     running = subprocess.Popen(
         [sys.executable, "-m", "bench.cli", *arguments],
         cwd=tmp_path,
@@ -122,7 +139,7 @@ def test_ctrl_c_says_how_to_resume_and_resume_finishes(tmp_path: Path) -> None:
     running.send_signal(signal.SIGINT)
     stdout, stderr = running.communicate(timeout=60)
     assert running.returncode == 130, stderr
-    assert "--plan smoke --only linear_elu --resume" in stdout
+    assert "nox -s bench -- --plan smoke --only 'linear_elu/* nothing/*' --resume" in stdout
     before = journal.read_text()
     late = attnbench(tmp_path, *arguments, "--resume", "--minutes", "0")
     assert late.returncode == UNFINISHED, late.stderr

@@ -1,8 +1,11 @@
 """The last screen's answers: ranked, ties joined, failures listed."""
 
+from dataclasses import replace
+
+from attention_impls import load, names
 from bench.model import Case, Crashed, Measured, Ok, Record, TaskRun
 from bench.plan import image, workload_case
-from bench.summary import answers, cell_words, failure_lines
+from bench.summary import answers, cell_words, counter_lines, failure_lines
 
 
 def timed(variant: str, seconds: float, *, side: int = 224, spread: float = 0.001) -> Record:
@@ -72,3 +75,27 @@ def test_failures_are_counted_by_reason() -> None:
     assert cell_words([crash, timed("softmax", 1.0)]) == "1 of 2 measured; 1 crashed"
     assert list(failure_lines([crash, crash])) == ["2 x inline: crashed: boom"]
     assert list(failure_lines([timed("softmax", 1.0)])) == []
+
+
+def counted(variant: str, formula: int, torch: int, fvcore: int | None) -> Record:
+    record = timed(variant, 1.0)
+    counts = {"flops": formula, "flops_torch": torch, "flops_fvcore": fvcore}
+    measured = tuple(
+        Measured(metric=name, rounds=((count,),)) for name, count in counts.items() if count
+    )
+    return replace(record, outcome=Ok(measurements=measured, executed="reference", batch=1))
+
+
+def test_a_formula_that_no_counter_confirms_is_told_once_a_variant() -> None:
+    wrong = counted("softmax", 1_000_000, 2_000_000, 2_000_000)
+    (line,) = counter_lines([wrong, wrong])
+    assert line.startswith(
+        "softmax: the formula gives 1,000,000, flops_torch 2,000,000, flops_fvcore 2,000,000, in"
+    )
+    assert line.endswith("correct core_flops, or declare the rest in uncounted")
+    assert list(counter_lines([counted("softmax", 7, 7, None), timed("inline", 1.0)])) == []
+
+
+def test_what_a_variant_declares_uncounted_is_no_mistake() -> None:
+    declared = next(name for name in names() if load(name).uncounted is not None)
+    assert list(counter_lines([counted(declared, 1, 2, 2)])) == []

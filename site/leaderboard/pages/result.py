@@ -149,7 +149,10 @@ def _blocks(
         yield Subsection(f"{id_}-trust", "How far it can be trusted", (words,))
     yield Subsection(
         f"{id_}-repeat", "Repeat it",
-        (CodeBlock(f"attnbench repro '{result.case_id}'"), *_repetitions(result, others, id_)),
+        (
+            CodeBlock(f"nox -s repro -- '{result.case_id}' --of {result.run_id}"),
+            *_repetitions(result, others, id_),
+        ),
     )  # fmt: skip
     yield Subsection(f"{id_}-source", "Where it comes from", (Facts(tuple(_source(view, result))),))
 
