@@ -8,7 +8,7 @@ import re
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attention_impls.backbone import BackboneSpec
@@ -102,15 +102,18 @@ def load(name: str) -> "AttentionSpec":
             "cannot be loaded; CONTRIBUTING.md shows a complete file"
         ) from error
     spec_type = importlib.import_module("attention_impls.spec").AttentionSpec
-    spec = getattr(module, "SPEC", None)
-    if not isinstance(spec, spec_type) or spec.name != name:
-        found = "missing" if spec is None else f"a {type(spec).__name__}"
-        if isinstance(spec, spec_type):
-            found = f"named {spec.name!r}"
-        raise VariantFileError(
-            f"{path}: SPEC is {found}, must be an AttentionSpec named {name!r} (the file's name)"
-        )
-    return spec
+    spec: Any = getattr(module, "SPEC", None)
+    if isinstance(spec, spec_type) and spec.name == name:
+        return spec
+    if spec is None:
+        found = "missing"
+    elif isinstance(spec, spec_type):
+        found = f"named {spec.name!r}"
+    else:
+        found = f"a {type(spec).__name__}"
+    raise VariantFileError(
+        f"{path}: SPEC is {found}, must be an AttentionSpec named {name!r} (the file's name)"
+    )
 
 
 def source_file(name: str) -> Path:
