@@ -20,7 +20,7 @@ REGISTERED = (
     "circulant", "vittt", "skyformer", "random_feature", "lara", "eva", "luna", "reformer",
     "bigbird", "sliding_window", "probsparse", "yoso", "hedgehog", "taylor", "differential",
     "grouped_query", "fnet", "synthesizer", "aft_simple", "lion", "gated_linear", "gated_delta",
-    "mamba2", "retention", "linear_exp",
+    "mamba2", "retention", "linear_exp", "additive_swift",
 )  # fmt: skip
 
 LIGHT_SURFACE, DARK_SURFACE = "#ffffff", "#15181c"
