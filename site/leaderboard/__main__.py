@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench.table import load_table
+from bench.tabulation import load_table
 from leaderboard.build import build
 
 

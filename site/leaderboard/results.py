@@ -14,9 +14,9 @@ from bench.table import (
     MachineEntry,
     RunEntry,
     TaskEntry,
-    Tier,
     VariantEntry,
 )
+from bench.tier import Tier
 from bench.together import SETTING
 from leaderboard.marks import Mark, marks
 
