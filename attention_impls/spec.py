@@ -18,17 +18,6 @@ StateDict = Mapping[str, Tensor]
 
 
 @runtime_checkable
-class Attention(Protocol):
-    """Layer level: a module that maps a token stream to a token stream of the same size."""
-
-    def __call__(
-        self, x: Float[Tensor, "batch tokens channels"], grid: Grid
-    ) -> Float[Tensor, "batch tokens channels"]:
-        """Attend over the tokens of `grid`."""
-        ...
-
-
-@runtime_checkable
 class Mix(Protocol):
     """Core level: mixes values between tokens, given queries, keys and values.
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.ledger import Ledger, ledger
-from bench.rules import Finding
 from bench.submission import StoredRun, read_results
-from bench.trust import Row, Trust, maintainers, sources_at_commits, trust
+from bench.tier import Finding, Trust
+from bench.trust import Row, maintainers, sources_at_commits, trust
 
 FORMAT = 1
 """Version of the report."""

@@ -15,7 +15,8 @@ from bench.derived import quantile
 from bench.model import Case, Images, Measured, Ok, Record, Workload, to_json
 from bench.reproduce import find_run
 from bench.submission import StoredRun
-from bench.table import ROW_TYPES, LeaderboardTable, load_table
+from bench.table import ROW_TYPES, LeaderboardTable
+from bench.tabulation import load_table
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _PYTEST_BENCHMARK = "5.1.0"

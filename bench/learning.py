@@ -44,7 +44,6 @@ def learn(task: Task, assignment: Assignment) -> Learned:
         accuracy=found.accuracy,
         loss=found.loss,
         training_time_s=curves.wall_s,
-        samples_per_s=trained.samples / curves.wall_s,
         parameters=sum(p.numel() for p in network.parameters()),
         training=Training(
             data_sha256=sha256,

@@ -10,8 +10,9 @@ from bench import strict_json
 from bench.ledger import ledger
 from bench.model import Run
 from bench.reproduce import find_run
-from bench.rules import Finding, check_results
+from bench.rules import check_results
 from bench.submission import StoredRun, read_results
+from bench.tier import Finding
 
 ANONYMOUS = "anonymous"
 

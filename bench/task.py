@@ -77,8 +77,6 @@ class TaskResult:
     """Mean test loss, natural logarithm."""
     training_time_s: float
     """Time inside training steps; data preparation and evaluation are not included."""
-    samples_per_s: float
-    """Training samples per second inside training steps."""
     parameters: int
     """Learned numbers of the whole model."""
     training: Training

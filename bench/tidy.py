@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas
 
@@ -34,9 +34,7 @@ from bench.model import (
 )
 from bench.submission import StoredRun
 from bench.table import ROW_TYPES, Drift, RunEntry, TaskEntry, VariantEntry
-
-if TYPE_CHECKING:
-    from bench.trust import Trust
+from bench.tier import Trust
 
 Row = tuple[Any, ...]
 
@@ -82,7 +80,7 @@ def _drift(repeated: RepeatedCase | None) -> Drift | None:
 def frames(
     runs: Iterable[StoredRun],
     catalogue: Catalogue,
-    trusted: "Mapping[tuple[str, str], Trust] | None" = None,
+    trusted: Mapping[tuple[str, str], Trust] | None = None,
 ) -> tuple[pandas.DataFrame, pandas.DataFrame]:
     """Return the rows of the newest run of each case on each machine, and all older rows.
 
@@ -133,7 +131,7 @@ def options_text(options: Mapping[str, Scalar]) -> str:
     return ", ".join(f"{name}={value}" for name, value in sorted(options.items()))
 
 
-def _rows(entry: RunEntry, record: Record, known: _Known, trusted: "Trust | None") -> Iterator[Row]:
+def _rows(entry: RunEntry, record: Record, known: _Known, trusted: Trust | None) -> Iterator[Row]:
     case, outcome = record.case, record.outcome
     batch = outcome.batch if isinstance(outcome, Ok) else None
     executed = outcome.executed if isinstance(outcome, Ok) else None
@@ -198,7 +196,7 @@ def _rows(entry: RunEntry, record: Record, known: _Known, trusted: "Trust | None
         yield row(name, found, bound=bound, implausible=fast)
 
 
-def _trust_cells(trusted: "Trust | None") -> Row:
+def _trust_cells(trusted: Trust | None) -> Row:
     if trusted is None:
         return (None, pandas.NA, pandas.NA, None)
     rules = " ".join(trusted.rules)

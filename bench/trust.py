@@ -16,40 +16,17 @@ one `hardware_id`; times of different models are never compared.
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from bench.ledger import Ledger, digests_at, ledger
 from bench.model import PROTOCOL_VERSION, Ok
 from bench.reproduce import Published, agrees
-from bench.rules import Finding, check_stored
+from bench.rules import check_stored
 from bench.submission import Refusal, StoredRun
-from bench.table import Tier
+from bench.tier import Finding, Tier, Trust
 
 ANONYMOUS = "anonymous"
 OWNERS = Path(__file__).parents[1] / ".github" / "CODEOWNERS"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trust:
-    """What can be said about one row: one case in one run."""
-
-    tier: Tier
-    agreeing: tuple[str, ...]
-    """Other accounts that measured the same and agree, sorted."""
-    differing: tuple[str, ...]
-    """Other accounts that measured the same and differ, sorted."""
-    missing: tuple[str, ...]
-    """What keeps the row from the next tier, in sentences."""
-    findings: tuple[Finding, ...]
-    """What the rules found about the row, its file or its run."""
-
-    @property
-    def rules(self) -> tuple[str, ...]:
-        """Ids of the rules that found something, sorted."""
-        return tuple(sorted({finding.rule for finding in self.findings}))
-
-
 Row = tuple[str, str]
 """run_id and case id."""
 

@@ -29,7 +29,7 @@ from bench.environment import hardware_id
 from bench.model import Record
 from bench.rules import check_run
 from bench.submission import StoredRun, read_results, write_run
-from bench.table import load_table
+from bench.tabulation import load_table
 
 PATIENCE_S = 20.0
 """CPU time after which a mutant counts as a hang; a usual one takes hundredths."""

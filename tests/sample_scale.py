@@ -16,7 +16,8 @@ from bench.catalogue import DERIVED, Catalogue
 from bench.model import Case, Record, VariantRecords
 from bench.plan import image, sequence, task_cases, workload_case
 from bench.submission import write_run
-from bench.table import LeaderboardTable, TaskEntry, load_table
+from bench.table import LeaderboardTable, TaskEntry
+from bench.tabulation import load_table
 
 VARIANTS = 60
 TASKS = 15

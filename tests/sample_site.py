@@ -37,15 +37,8 @@ from bench.model import (
 )
 from bench.plan import frontier_case, image, sequence, task_cases, workload_case
 from bench.submission import write_run
-from bench.table import (
-    BackendEntry,
-    Column,
-    LeaderboardTable,
-    PaperEntry,
-    TaskEntry,
-    VariantEntry,
-    load_table,
-)
+from bench.table import BackendEntry, Column, LeaderboardTable, PaperEntry, TaskEntry, VariantEntry
+from bench.tabulation import load_table
 from bench.task import task
 
 MACHINES = {"sample-cpu": 1.0, "sample-gpu-cpu": 1.7}

@@ -19,8 +19,6 @@ from attention_impls.shapes import AttentionShape, Grid, UnsupportedShape
 from attention_impls.spec import StateDict
 
 Stream = Float[Tensor, "batch tokens channels"]
-Map = Float[Tensor, "batch height width channels"]
-Reduced = Float[Tensor, "batch keys channels"]
 
 
 class ReducedKeysAttention(nn.Module):

@@ -12,11 +12,15 @@ _KIB: dict[tuple[bool, bool], int] = {
 }
 """By float32 or not, and head_dim above 64 or not; tests hold the compiled kernels to it."""
 _NARROW = 64
+_WIDE_AGENT_BACKWARD_KIB = 292
+"""Of float32 gradients of agent attention, head_dim above 64: more than any GPU of today has."""
 
 
 def shared_bytes(execution: Execution) -> int:
     """Bytes of shared memory that no kernel of these backends exceeds."""
     kind = (execution.dtype == "float32", execution.shape.head_dim > _NARROW)
+    if kind == (True, True) and execution.variant == "agent" and execution.backward:
+        return 1024 * _WIDE_AGENT_BACKWARD_KIB
     return 1024 * _KIB[kind]
 
 

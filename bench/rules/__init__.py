@@ -6,21 +6,11 @@ from pathlib import Path
 
 from bench.ledger import Ledger, ledger
 from bench.rules import accuracy, across, files, identity, physics, receipts, statistics, status
-from bench.rules.rule import (
-    Fault,
-    Finding,
-    ResultsUnderTest,
-    RunRule,
-    RunUnderTest,
-    Severity,
-    TreeRule,
-    one_line,
-)
+from bench.rules.rule import Fault, ResultsUnderTest, RunRule, RunUnderTest, TreeRule, one_line
 from bench.submission import Refusal, StoredRun, read_results
+from bench.tier import Finding
 
-__all__ = [
-    "RUN_RULES", "TREE_RULES", "Finding", "Severity", "check_results", "check_run", "check_stored",
-]  # fmt: skip
+__all__ = ["RUN_RULES", "TREE_RULES", "check_results", "check_run", "check_stored"]
 
 RUN_RULES: tuple[RunRule, ...] = (
     *identity.RULES, *status.RULES, *physics.RULES, *statistics.RULES, *accuracy.RULES,

@@ -39,7 +39,7 @@ def _schema(results: ResultsUnderTest) -> Iterator[Fault]:
     path = results.root / "schema.json"
     if path.is_file() and path.read_text(encoding="utf-8") != schema_text():
         yield Fault(
-            "schema.json", "is not what bench/model.py generates; run `python -m bench.schema`"
+            "schema.json", "is not what bench/model generates; run `python -m bench.schema`"
         )
 
 

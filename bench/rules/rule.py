@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from attention_impls.registry import UnknownName, load, load_backbone
 from attention_impls.shapes import AttentionShape, Grid
@@ -27,6 +27,7 @@ from bench.model import (
     Workload,
 )
 from bench.submission import Refusal, StoredRun
+from bench.tier import Severity
 
 if TYPE_CHECKING:
     from attention_impls.backbone import BackboneSpec
@@ -34,26 +35,6 @@ if TYPE_CHECKING:
 
 LONGEST_MESSAGE = 1000
 """Characters of a finding."""
-Severity = Literal["error", "review", "flag"]
-"""error: not accepted; review: a person must look; flag: accepted, and said."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that a rule found."""
-
-    rule: str
-    """Stable id, e.g. `R404`."""
-    severity: Severity
-    path: str
-    """File or folder, relative to the results folder."""
-    message: str
-    """What, got, allowed, what to do; one printable line, see `one_line`."""
-    case_ids: tuple[str, ...] = ()
-    """The cases that it is about; empty: everything in the file or folder."""
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.severity} {self.rule}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from bench.catalogue import add_variants
-from bench.table import load_table
+from bench.tabulation import load_table
 from leaderboard.build import BuildError, build, require_free
 
 

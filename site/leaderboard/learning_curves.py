@@ -5,7 +5,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from bench.model import Training
-from bench.table import Recorded, TaskEntry, recorded
+from bench.table import Recorded, TaskEntry
+from bench.tabulation import recorded
 from leaderboard import charts
 from leaderboard.contexts import slug
 from leaderboard.drawings import Charts

@@ -1,17 +1,12 @@
 """What must not be overlooked about a result, and how far it can be trusted."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from bench.table import TIERS, Tier
+from bench.tier import TIERS, Finding, Tier, Trust
 from leaderboard.format import count_of
 from leaderboard.pieces import Badge, Inline, Piece
 from leaderboard.results import OUTCOME_WORDS, Result, View
 from leaderboard.tables import Cell, Head
-
-if TYPE_CHECKING:
-    from bench.rules import Finding
-    from bench.trust import Trust
 
 _ORDER = {tier: number for number, tier in enumerate(TIERS)}
 TRUST_HEAD = Head(
@@ -21,7 +16,7 @@ TRUST_HEAD = Head(
 )  # fmt: skip
 
 
-def trust_of(view: View, result: Result) -> "Trust | None":
+def trust_of(view: View, result: Result) -> Trust | None:
     """Return what was judged about a result; None where nobody judged."""
     judged = view.table.trust
     return None if judged is None else judged.get((result.run_id, result.case_id))
@@ -62,13 +57,13 @@ def rule_badges(view: View, result: Result) -> list[Piece]:
     return found
 
 
-def message_of(finding: "Finding") -> str:
+def message_of(finding: Finding) -> str:
     """Return what a rule found, without the place in the file: the row is that place."""
     message = finding.message.partition("): ")[2] if finding.case_ids else ""
     return message or finding.message
 
 
-def finding_words(finding: "Finding") -> str:
+def finding_words(finding: Finding) -> str:
     """Return what a rule found, with its severity and id."""
     return f"{finding.severity} {finding.rule}: {message_of(finding)}"
 

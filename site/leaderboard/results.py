@@ -15,9 +15,9 @@ from bench.table import (
     MachineEntry,
     RunEntry,
     TaskEntry,
-    Tier,
     VariantEntry,
 )
+from bench.tier import Tier
 from leaderboard.marks import Mark, marks
 
 Exactness = Literal["exact", "approximate", "own"]

@@ -53,7 +53,7 @@ def failing(spec: AttentionSpec) -> dict[str, str]:
     for name, check in CHECKS.items():
         try:
             check(spec)
-        except BaseException as failure:
+        except BaseException as failure:  # pytest's failures are no Exceptions
             if isinstance(failure, KeyboardInterrupt):
                 raise
             found[name] = f"{type(failure).__name__}: {failure}"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -220,6 +221,21 @@ def test_a_causal_performer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     asked = execution(replace(SMALL, causal=True), variant="performer")
     assert any("no causal form" in given for given in triton("performer").unsupported(asked))
+
+
+def test_agents_of_wide_float32_heads_are_not_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradients need more shared memory than a GPU of 227 KiB has; the output does not."""
+    device = SimpleNamespace(shared_memory_per_block_optin=227 * 1024)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: device)
+    limits = importlib.import_module(f"{PARTS}.on_chip").shared_memory_limits
+    trained = execution(replace(SMALL, head_dim=128), "float32", "cuda", "agent")
+    (given,) = limits(trained)
+    assert "need 299008 bytes of shared memory" in given
+    for change in (
+        {"backward": False}, {"variant": "soft"}, {"shape": SMALL}, {"dtype": "float16"},
+    ):  # fmt: skip
+        assert limits(replace(trained, **change)) == (), change
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -192,7 +192,7 @@ def test_every_path_in_a_document_exists(page: str) -> None:
 
 def test_a_missing_path_is_noticed() -> None:
     """Negative control."""
-    assert missing_files("see `bench/nowhere.py` and `bench/model.py`") == ["bench/nowhere.py"]
+    assert missing_files("see `bench/nowhere.py` and `bench/plan.py`") == ["bench/nowhere.py"]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -19,7 +19,8 @@ from leaderboard.build import BuildError, Site, build
 from leaderboard.results import view
 from sample_site import catalogue, sample_table, write_later_run, write_site_sample
 
-from bench.table import LeaderboardTable, Refused, VariantEntry, load_table
+from bench.table import LeaderboardTable, Refused, VariantEntry
+from bench.tabulation import load_table
 
 _PAGE_LIMIT_BYTES = 150_000
 

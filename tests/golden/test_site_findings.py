@@ -21,7 +21,7 @@ from sample_scale import scale_table, write_scale_sample
 from sample_site import catalogue, sample_table, write_later_run, write_site_sample
 
 from bench.curves import fitting
-from bench.table import load_table, recorded
+from bench.tabulation import load_table, recorded
 
 
 @pytest.fixture(scope="module")

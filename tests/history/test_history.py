@@ -8,7 +8,7 @@ import pytest
 from bench.model import SCHEMA, Frontier, TaskRun, Workload
 from bench.reproduce import find_row, repeat_plan
 from bench.submission import read_results
-from bench.table import load_table
+from bench.tabulation import load_table
 
 HERE = Path(__file__).parent
 VERSIONS = sorted(path.name for path in HERE.iterdir() if re.fullmatch(r"v\d+", path.name))

@@ -48,7 +48,8 @@ def test_naming_and_planning_load_nothing_heavy(statement: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["import bench.table", "import leaderboard", "import leaderboard.build"]
+    "statement",
+    ["import bench.table", "import bench.tabulation", "import leaderboard.build"],
 )
 def test_tables_and_pages_load_no_torch(statement: str) -> None:
     assert loaded_after(statement, ("torch", "fvcore", "sklearn")) == set()

@@ -60,7 +60,7 @@ def test_a_network_is_measured(passes: Passes) -> None:
 def test_a_backend_executes_every_attention_of_the_variant() -> None:
     own = case("softmax", "sdpa")
     recipe = recipe_of(own)
-    call = recipe.call(shape_of(own.stimulus, 1), sets=2)  # pyright: ignore[reportArgumentType]
+    call = recipe.call(shape_of(own.stimulus, 1), sets=2)
     own_layers, adopted = (
         [m.attention.mix for m in top.modules() if hasattr(m, "attention_norm")]
         for top in (call.layer, call.runner)

@@ -13,7 +13,8 @@ from sample_run import write_sample
 
 from attention_impls.registry import UnknownName
 from bench.export import csv_text, exported
-from bench.table import ROW_TYPES, load_table
+from bench.table import ROW_TYPES
+from bench.tabulation import load_table
 
 
 @pytest.fixture(scope="module")

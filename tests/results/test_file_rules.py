@@ -14,9 +14,10 @@ from sample_run import write_sample
 
 from bench.ledger import ledger
 from bench.model import Measured, Ok, Record
-from bench.rules import Finding, check_results, files
+from bench.rules import check_results, files
 from bench.rules.rule import LONGEST_MESSAGE, one_line
 from bench.submission import StoredRun, write_run
+from bench.tier import Finding
 
 Change = Callable[[StoredRun], StoredRun]
 

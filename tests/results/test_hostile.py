@@ -21,9 +21,10 @@ from sample_site import catalogue
 
 from bench.cli import main
 from bench.export import csv_text
-from bench.rules import Finding, check_results
+from bench.rules import check_results
 from bench.submission import LARGEST_FILE_BYTES, read_results
-from bench.table import load_table
+from bench.tabulation import load_table
+from bench.tier import Finding
 
 Documents = dict[str, Any]
 MACHINE = "sample-cpu"

@@ -20,7 +20,7 @@ from bench.reproduce import (
 )
 from bench.rules import check_results
 from bench.submission import StoredRun, write_run
-from bench.table import load_table
+from bench.tabulation import load_table
 
 ROW = "softmax/reference/layer/b1/32x32/h3d64/float32/forward#"
 

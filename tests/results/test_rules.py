@@ -224,7 +224,7 @@ PLANTED: dict[str, tuple[Changed, ...]] = {
     "R301": (metric(ONE, "latency"), metric(seed(0), "accuracy"),
              metric(of_kind("frontier"), "largest_tokens"),
              where(ONE, lambda r: replace(r, outcome=replace(
-                 r.outcome, measurements=r.outcome.measurements[:1] * 2)))),  # type: ignore[union-attr]
+                 r.outcome, measurements=r.outcome.measurements[:1] * 2)))),
     "R302": (metric(ONE, "accuracy", (0.5,)), metric(seed(0), "latency", SAME),
              metric(ONE, "host_latency", SAME)),
     "R303": (metric(of_kind("frontier"), "largest_tokens", (2048, 2048)),
@@ -236,9 +236,9 @@ PLANTED: dict[str, tuple[Changed, ...]] = {
         metric(seed(0), "accuracy", (97.5,)), metric(ONE, "peak_memory", (3e6 + 0.5,)),
     ),
     "R306": (
-        where(ONE, lambda r: replace(r, outcome=replace(r.outcome, batch=2))),  # type: ignore[arg-type]
-        where(ONE, lambda r: replace(r, outcome=replace(r.outcome, batch=None))),  # type: ignore[arg-type]
-        where(seed(0), lambda r: replace(r, outcome=replace(r.outcome, batch=1))),  # type: ignore[arg-type]
+        where(ONE, lambda r: replace(r, outcome=replace(r.outcome, batch=2))),
+        where(ONE, lambda r: replace(r, outcome=replace(r.outcome, batch=None))),
+        where(seed(0), lambda r: replace(r, outcome=replace(r.outcome, batch=1))),
     ),
     "R307": (
         sizes(batch_policy="largest"), sizes(batch=2), sizes(patch_px=None), sizes(patch_px=8),
@@ -249,11 +249,11 @@ PLANTED: dict[str, tuple[Changed, ...]] = {
     "R309": (
         outcome(ONE, Unsupported(reasons=("does not feel like it",))),
         where(timed(512, "inline"), lambda r: replace(
-            r, case=replace(r.case, stimulus=replace(r.case.stimulus, causal=True)))),  # type: ignore[arg-type]
+            r, case=replace(r.case, stimulus=replace(r.case.stimulus, causal=True)))),
     ),
     "R310": (metric(ONE, "error", (0.5,)),),
     "R313": (outcome(ONE, NotRun(reason=" ")),
-             where(ONE, lambda r: replace(r, outcome=replace(r.outcome, measurements=(  # type: ignore[arg-type]
+             where(ONE, lambda r: replace(r, outcome=replace(r.outcome, measurements=(
                  Unavailable(metric="latency", reasons=("",)),))))),
     "R314": (metric(of_kind("frontier"), "largest_tokens", (10_000_000,)),),
     "R401": (scaled(ONE, "flops", 0.5), scaled(timed(512, level="core"), "flops", 2.0)),
@@ -302,7 +302,7 @@ PLANTED: dict[str, tuple[Changed, ...]] = {
     "R506": (
         conditions(busy=True),
         lambda stored: conditions(drift=replace(
-            stored.run.conditions.drift, latencies_s=((1.0,), (1.1,), (1.2,))))(stored),  # type: ignore[arg-type]
+            stored.run.conditions.drift, latencies_s=((1.0,), (1.1,), (1.2,))))(stored),
         lambda stored: conditions(noise=tuple(
             replace(pair, latencies_s=((1.0, 1.5),) * 3) for pair in stored.run.conditions.noise
         ))(stored),

@@ -11,10 +11,10 @@ from sample_site import catalogue
 
 from bench.environment import hardware_id
 from bench.model import Ok, Record
-from bench.rules import Finding
 from bench.submission import StoredRun, write_run
-from bench.table import TIERS, LeaderboardTable, load_table
-from bench.trust import Trust
+from bench.table import LeaderboardTable
+from bench.tabulation import load_table
+from bench.tier import TIERS, Finding, Trust
 
 ROW = "softmax/reference/layer/b1/32x32/h3d64/float32/forward#"
 
@@ -57,7 +57,7 @@ def with_trust(table: LeaderboardTable, **changes: object) -> LeaderboardTable:
     rows = table.rows.copy()
     for key, found in judged.items():
         if key[1].startswith(ROW):
-            judged[key] = replace(found, **changes)  # type: ignore[arg-type]
+            judged[key] = replace(found, **changes)
             mine = (rows["run_id"] == key[0]) & (rows["case_id"] == key[1])
             rows.loc[mine, "tier"] = judged[key].tier
             rows.loc[mine, "reproductions"] = len(judged[key].agreeing)

@@ -16,7 +16,8 @@ from bench.catalogue import Catalogue, read_catalogue
 from bench.derived import summary
 from bench.model import Measured, Ok, Workload
 from bench.submission import StoredRun, read_results
-from bench.table import ROW_TYPES, LeaderboardTable, load_table
+from bench.table import ROW_TYPES, LeaderboardTable
+from bench.tabulation import load_table
 from bench.task import task
 from bench.tidy import frames
 

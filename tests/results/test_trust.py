@@ -14,10 +14,9 @@ from attention_impls.registry import source_file
 from bench.ledger import digests_at, ledger
 from bench.model import REPRODUCTION, Measured, NotRun, Ok, Record, Run
 from bench.reproduce import Published, agrees
-from bench.rules import Finding
 from bench.submission import StoredRun, identified
-from bench.table import TIERS
-from bench.trust import Trust, maintainers, sources_at_commits, trust
+from bench.tier import TIERS, Finding, Trust
+from bench.trust import maintainers, sources_at_commits, trust
 
 ROW = "softmax/reference/layer/b1/32x32/h3d64/float32/forward#"
 COMMIT = "1" * 40

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bench.table import TIERS
+from bench.tier import TIERS
 from leaderboard.blocks import Block, Bullets, Document, Paragraph, Section
 from leaderboard.page import Page
 from leaderboard.pieces import Code, Link, Strong

@@ -7,7 +7,8 @@ stay where they are.
 from collections.abc import Iterator, Mapping, Sequence
 
 from bench.model import REPRODUCTION
-from bench.table import Recorded, recorded
+from bench.table import Recorded
+from bench.tabulation import recorded
 from leaderboard.addresses import machine, result_address, result_id, results_document
 from leaderboard.addresses import run as run_address
 from leaderboard.blocks import (
