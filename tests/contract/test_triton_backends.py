@@ -228,7 +228,7 @@ def parts() -> list[Path]:
 def test_every_kernel_counts_its_bytes() -> None:
     """Each kernel that is launched says bytes, what binds, and what was measured."""
     kernels = {
-        name: text
+        f"{path.stem}.{name}": text
         for path in parts()
         for name, text in re.findall(
             r"def (\w+_kernel)\(.*?\):\n    \"\"\"(.*?)\"\"\"", path.read_text(), re.DOTALL
