@@ -29,6 +29,8 @@ from bench.submission import read_results
 _NODES = ("n1", "n2", "n3")
 _KILLS_A_RUN = 5
 _WITHIN_S = 900.0
+_DURING = 0.75
+"""Share of kills that wait for a visit to begin; the others come while tasks start."""
 
 
 def known_machine(quiet: Runs, folder: Path) -> dict[str, str]:
@@ -51,23 +53,39 @@ class Chaos:
         self._random = random.Random(seed)
         self._driver = runs.drive("slurm", given)
         self.done: Counter[str] = Counter()
+        self._plan_the_next(4.0, 8.0)
 
     def go(self, kills: int) -> None:
         """Kill so often, then let it end."""
         deadline = time.monotonic() + _WITHIN_S
-        due = time.monotonic() + self._random.uniform(4.0, 8.0)
         while self._driver.process.poll() != 0:
             assert time.monotonic() < deadline, self._driver.log.read_text()
             if self._driver.process.poll() is not None:
                 # all tasks were cancelled: a person would go on, too
                 self._revive()
             self._cluster.hurry()
-            if sum(self.done.values()) < kills and time.monotonic() > due:
+            if sum(self.done.values()) < kills and self._due():
                 kind, act = self._random.choice(self._acts())
                 if act():
                     self.done[kind] += 1
-                due = time.monotonic() + self._random.uniform(0.5, 3.0)
-            time.sleep(0.1)
+                    self._plan_the_next(0.5, 3.0)
+            time.sleep(0.02)
+
+    def _plan_the_next(self, least_s: float, most_s: float) -> None:
+        self._waits = self._random.random() < _DURING
+        self._at = time.monotonic() + self._random.uniform(least_s, most_s)
+        self._from = self._begun() + self._random.randint(1, 3)
+
+    def _due(self) -> bool:
+        if not self._waits:
+            return time.monotonic() > self._at
+        if self._begun() < self._from:
+            return False
+        time.sleep(self._random.uniform(0.0, 0.3))
+        return True
+
+    def _begun(self) -> int:
+        return len(self._driver.said("started"))
 
     def _acts(self) -> tuple[tuple[str, Callable[[], bool]], ...]:
         return (
@@ -83,6 +101,7 @@ class Chaos:
     def _revive(self) -> None:
         resume = bool(list((self._runs.folder / ".attnbench").glob("*.jsonl")))
         self._driver = self._runs.drive("slurm", self._given, resume=resume)
+        self._from = 1  # its log begins anew
 
     def _kill_driver(self) -> bool:
         if not self._driver.said("finished"):
@@ -172,13 +191,14 @@ def main() -> int:
                 "tasks": "red:2,blue:1", "sbatch": "--gres=gpu:1", "poll": "0.5",
                 "venv": str(quick_interpreter(folder / "venv")),
             }  # fmt: skip
-            number = 0
+            number = again = 0
             while sum(total.values()) < asked.kills:
                 number += 1
                 runs = Runs(folder / f"run-{number}", variables)
                 chaos = Chaos(cluster, runs, given, asked.seed + number)
                 chaos.go(min(_KILLS_A_RUN, asked.kills - sum(total.values())))
                 total += chaos.done
+                again += runs.lost_attempts()
                 found = runs.exact()
                 wrong = runs.visits_twice_or_missing()
                 same = all(one == expected for one in found.values()) and bool(found)
@@ -192,7 +212,10 @@ def main() -> int:
                     _explain(runs, expected)
                     return 1
                 cluster.settle()
-    sys.stdout.write(f"{sum(total.values())} kills in {number} runs, all equal: {dict(total)}\n")
+    sys.stdout.write(
+        f"{sum(total.values())} kills in {number} runs, all equal, {again} visits made again: "
+        f"{dict(total)}\n"
+    )
     return 0
 
 
