@@ -11,9 +11,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-_WIDTH, _HEIGHT, _MARGIN = 560, 240, 40
+_WIDTH, _HEIGHT = 640, 240
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 130, 16, 40
+"""Room around the lines: values, names at their ends, nothing, epochs."""
 _ENLARGED_PX = 96
-_COLOURS = ("#0b62b8", "#c2410c")
+_COLOURS = ("light-dark(#0b62b8, #6cb2f5)", "light-dark(#c2410c, #f59e6c)")
+_STYLE = """
+:root{color-scheme:light dark}
+body{font:16px/1.5 system-ui;margin:2rem auto;max-width:60rem;padding:0 1rem}
+svg{max-width:100%;height:auto}
+.pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(8.5rem,1fr));gap:1rem .5rem}
+figure{margin:0;text-align:center;font-size:.875rem}
+img{image-rendering:pixelated}
+.wrong{color:light-dark(#b00020,#ff8a95);font-weight:600}
+th{text-align:left;vertical-align:top;padding-right:1rem;font-weight:600}
+td{overflow-wrap:anywhere}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +48,8 @@ def write_page(out: Path, numbers: Mapping[str, Any], predictions: Sequence[Pred
         "held out": numbers["held_out_accuracy"],
     }
     listed = "".join(
-        f"<tr><th>{html.escape(name.replace('_', ' '))}</th><td>{html.escape(str(value))}</td></tr>"
+        f"<tr><th>{html.escape(name.replace('_', ' '))}</th>"
+        f"<td>{html.escape(f'{value:.4g}' if isinstance(value, float) else str(value))}</td></tr>"
         for name, value in numbers.items()
         if not isinstance(value, list)
     )
@@ -44,13 +58,12 @@ def write_page(out: Path, numbers: Mapping[str, Any], predictions: Sequence[Pred
     path = out / "index.html"
     path.write_text(
         f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<style>body{{font:16px/1.5 system-ui;margin:2rem auto;max-width:60rem;padding:0 1rem}}
-figure{{display:inline-block;margin:.4rem;text-align:center}}img{{image-rendering:pixelated}}
-.wrong{{color:#b00020;font-weight:600}}th{{text-align:left;padding-right:1rem}}
-td{{overflow-wrap:anywhere}}</style></head><body><h1>{title}</h1>
+<meta name="viewport" content="width=device-width">
+<style>{_STYLE}</style></head><body><h1>{title}</h1>
 <h2>Accuracy by epoch</h2>{curves(accuracy)}
 <h2>Training loss by epoch</h2>{curves({"loss": numbers["training_loss"]})}
-<h2>Test images</h2>{pictures}<h2>Numbers</h2><table>{listed}</table></body></html>
+<h2>Test images</h2><div class="pictures">{pictures}</div>
+<h2>Numbers</h2><table>{listed}</table></body></html>
 """,
         encoding="utf-8",
     )
@@ -65,24 +78,31 @@ def curves(lines: Mapping[str, Sequence[float]]) -> str:
     most = max((len(line) for line in lines.values()), default=1)
 
     def place(epoch: int, value: float) -> tuple[float, float]:
-        x = _MARGIN + (_WIDTH - 3 * _MARGIN) * (epoch / max(1, most - 1))
-        return x, _HEIGHT - _MARGIN - (_HEIGHT - 2 * _MARGIN) * (value - low) / span
+        x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * (epoch / max(1, most - 1))
+        return x, _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (value - low) / span
 
     drawn: list[str] = []
     for (name, line), colour in zip(lines.items(), _COLOURS, strict=False):
         points = [place(epoch, value) for epoch, value in enumerate(line)]
         joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        drawn.append(f'<polyline points="{joined}" fill="none" stroke="{colour}"/>')
-        drawn += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2" fill="{colour}"/>' for x, y in points]
+        drawn.append(f'<polyline points="{joined}" fill="none" style="stroke:{colour}"/>')
+        drawn += [
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2" style="fill:{colour}"/>' for x, y in points
+        ]
         if points:
             x, y = points[-1]
             drawn.append(
-                f'<text x="{x + 6:.1f}" y="{y:.1f}" fill="{colour}">{html.escape(name)} '
+                f'<text x="{x + 6:.1f}" y="{y + 4:.1f}" style="fill:{colour}">{html.escape(name)} '
                 f"{line[-1]:.3g}</text>"
             )
+    floor = _HEIGHT - _BOTTOM
     ends = (
-        f'<text x="2" y="{_MARGIN}">{high:.3g}</text>'
-        f'<text x="2" y="{_HEIGHT - _MARGIN}">{low:.3g}</text>'
+        f'<path d="M{_LEFT} {_TOP}V{floor}H{_WIDTH - _RIGHT}" fill="none" stroke="currentColor" '
+        'opacity=".3"/><g fill="currentColor">'
+        f'<text x="{_LEFT - 6}" y="{_TOP + 4}" text-anchor="end">{high:.3g}</text>'
+        f'<text x="{_LEFT - 6}" y="{floor + 4}" text-anchor="end">{low:.3g}</text>'
+        f'<text x="{_LEFT}" y="{floor + 18}">epoch 1</text>'
+        f'<text x="{_WIDTH - _RIGHT}" y="{floor + 18}" text-anchor="end">{most}</text></g>'
     )
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" font-size="12" role="img">'
