@@ -31,10 +31,15 @@ class Kept:
         with tempfile.NamedTemporaryFile(
             dir=self.path.parent, prefix=f"{self.path.stem}.", suffix=".unfinished", delete=False
         ) as file:
-            torch.save({"identity": self.identity, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(self.path)
+            unfinished = Path(file.name)
+            try:
+                torch.save({"identity": self.identity, **state}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                unfinished.unlink()
+                raise
+        unfinished.replace(self.path)
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
         """Return the state, with tensors on `device`; None if there is no file.

@@ -70,7 +70,6 @@ def measure(order: Order, progress: Progress) -> tuple[Finished, ...]:
         TimeIsUp: the minutes of the order are over; the journals can be resumed.
         ValueError: the plan has cases that cannot use several devices.
     """
-    until_s = None if order.minutes is None else time.monotonic() + 60 * order.minutes
     refuse_unfit(order.plan, order.together)
     until_s = None if order.minutes is None else time.monotonic() + 60 * order.minutes
     commission = Commission(
