@@ -241,6 +241,8 @@ REHEARSAL_STEPS = {
 
 NOTES = ROOT / ".nox" / "gpu_results.json"
 """Which steps have ended, where time is short."""
+RUN_FILES = "*/*/run.json"
+"""One for every run that ended, below the results."""
 UNFINISHED = 75
 """Exit status of a run that has used up its minutes."""
 
@@ -299,15 +301,16 @@ def _ends(session: nox.Session, python: Path, command: tuple[str, ...], left: fl
     if command[:2] != ("bench.cli", "run"):
         _call(session, str(python), "-m", *command, patience_s=PATIENCE_S)
         return True
-    folder = ROOT
+    results = ROOT / "results"
     if "--results" in command:
-        folder = (ROOT / command[command.index("--results") + 1]).parent
+        results = ROOT / command[command.index("--results") + 1]
+    before = set(results.glob(RUN_FILES))
     session.run(
         str(python), "-m", *command, "--go-on", "--minutes", f"{left:.2f}",
         external=True, interrupt_timeout=PATIENCE_S, success_codes=[0, UNFINISHED],
     )  # fmt: skip
-    plan = command[command.index("--plan") + 1]
-    return not list((folder / ".attnbench").glob(f"*-{plan}-*.jsonl"))
+    # a run that ended has written its folder; journals of older code may lie about unfinished
+    return set(results.glob(RUN_FILES)) > before
 
 
 def _ended() -> tuple[str, ...]:

@@ -231,14 +231,13 @@ class Clocked(Asked):
             Clocked.now_s += 60 if {"bench.cli", "pytest"} & set(command) else 0
             return
         plan, left = (command[command.index(name) + 1] for name in ("--plan", "--minutes"))
-        journal = self.folder / ".attnbench" / f"20260101-{plan}-nvidia.jsonl"
-        journal.parent.mkdir(exist_ok=True)
         spent = min(float(left), self.needs[plan])
         self.needs[plan] -= spent
         Clocked.now_s += 60 * spent
-        journal.touch()
         if not self.needs[plan]:
-            journal.unlink()
+            run = self.folder / "results" / "nvidia" / f"run-{len(self.commands)}-{Clocked.now_s}"
+            run.mkdir(parents=True)
+            (run / "run.json").touch()
             self.needs[plan] = 3.0
 
 
@@ -246,6 +245,9 @@ def test_short_sessions_go_on_where_the_last_one_ended(
     noxfile: Any, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(noxfile, "time", SimpleNamespace(monotonic=lambda: Clocked.now_s))
+    leftover = tree / ".attnbench" / "20250101-kernels-of-older-code.jsonl"
+    leftover.parent.mkdir(exist_ok=True)
+    leftover.touch()
     needs = {"kernels": 3.0, "standard": 12.0, "accuracy": 3.0}
     sessions: list[list[str]] = []
     for _ in range(5):
