@@ -142,9 +142,9 @@ def test_pages_are_quiet_fit_and_have_no_serious_barrier(
         assert overflow(page) <= 0, path
         if path in WITH_FIGURES:
             drawing = page.locator(".drawing:visible").first
-            drawing.wait_for(timeout=20_000)
+            drawing.wait_for(timeout=60_000)
             drawing.scroll_into_view_if_needed()
-            drawing.locator(".main-svg").first.wait_for(timeout=20_000)
+            drawing.locator(".main-svg").first.wait_for(timeout=60_000)
         page.evaluate("scrollTo(0, document.body.scrollHeight)")
         # axe asks for style sheets, which the policy refuses: it comes last
         assert faults == [], path
@@ -229,7 +229,7 @@ def test_names_beside_points_do_not_cover_each_other(
     site: Site, browser: "playwright.Browser", width: int
 ) -> None:
     with visit(browser, (site.out / "tradeoff.html").as_uri(), width=width) as (page, _):
-        page.locator(".drawing:visible .main-svg").first.wait_for(timeout=20_000)
+        page.locator(".drawing:visible .main-svg").first.wait_for(timeout=60_000)
         names = page.locator(".drawing:visible .annotation")
         assert names.count() > 2
         assert page.evaluate(COVERED) == []
@@ -261,7 +261,7 @@ def test_figures_draw_with_every_line_and_follow_the_theme(
 ) -> None:
     with visit(browser, (site.out / "scaling.html").as_uri()) as (page, faults):
         figure = page.locator("figure:visible").first
-        figure.locator(".main-svg").first.wait_for(timeout=20_000)
+        figure.locator(".main-svg").first.wait_for(timeout=60_000)
         assert figure.locator(".scatterlayer .trace").count() >= 11
         ground = "getComputedStyle(document.querySelector('.drawing .main-svg')).backgroundColor"
         light = page.evaluate(ground)
@@ -391,7 +391,7 @@ def test_a_filter_has_an_address(site: Site, browser: "playwright.Browser") -> N
 def test_the_lines_of_a_figure_have_an_address(site: Site, browser: "playwright.Browser") -> None:
     with visit(browser, (site.out / "scaling.html").as_uri()) as (page, _):
         figure = page.locator("figure:visible").first
-        figure.locator(".main-svg").first.wait_for(timeout=20_000)
+        figure.locator(".main-svg").first.wait_for(timeout=60_000)
         for button in figure.locator(".key button").all()[3:]:
             button.click()
         shown = figure.locator(".key button[aria-pressed=true]").evaluate_all(
@@ -402,7 +402,7 @@ def test_the_lines_of_a_figure_have_an_address(site: Site, browser: "playwright.
         assert "lines-latency=" in address
     with visit(browser, f"{address},gone~reference") as (page, _):
         figure = page.locator("figure:visible").first
-        figure.locator(".main-svg").first.wait_for(timeout=20_000)
+        figure.locator(".main-svg").first.wait_for(timeout=60_000)
         again = figure.locator(".key button[aria-pressed=true]").evaluate_all(
             "all => all.map(one => one.dataset.name)"
         )
@@ -553,7 +553,7 @@ def test_six_are_compared_by_interval(site: Site, browser: "playwright.Browser")
         words = set(page.locator(".verdict").all_inner_texts())
         assert any(w.endswith("faster") for w in words)
         assert any(w.endswith("slower") for w in words)
-        page.locator(".compared .main-svg").first.wait_for(timeout=20_000)
+        page.locator(".compared .main-svg").first.wait_for(timeout=60_000)
         address = page.url
         assert "e=softmax~sdpa," in address
         assert faults == []

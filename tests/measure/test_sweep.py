@@ -123,8 +123,8 @@ def interrupt(path: Path, wanted: int, how: signal.Signals, pause_s: float) -> b
     family = psutil.Process(process.pid).children(recursive=True)
     assert family, "there is a fork server at least"
     os.kill(process.pid, how)
-    _, errors = process.communicate(timeout=30)
-    _, alive = psutil.wait_procs(family, timeout=5)
+    _, errors = process.communicate(timeout=120)
+    _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive, "a worker outlived its launcher"
     return errors
 

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from bench import timing_cuda
+from bench import timing, timing_cuda
 from bench.memory import NotMeasurable
 from bench.metric import metric
 from bench.nvml import Reading, Sensor
@@ -18,55 +18,96 @@ from bench.timing import is_stable, time_calls
 SLEEP_S = 0.004
 
 
-class Sleeper:
-    """A call of a known length that records the input sets it was given."""
+class Call:
+    """Something to time that records the input sets it was given; `spend` is what takes long."""
 
     sets = 3
 
-    def __init__(self, seconds):
-        self.seconds = seconds
+    def __init__(self, spend=lambda: None):
+        self.spend = spend
         self.indices = []
 
     def __call__(self, index):
         self.indices.append(index)
-        if self.seconds:
-            time.sleep(self.seconds)
+        self.spend()
         return (torch.tensor(float(index % self.sets)),)
 
     def mode(self):
         return nullcontext()
 
 
+def sleeper(seconds):
+    return Call(lambda: time.sleep(seconds))
+
+
+@pytest.fixture
+def lasting(monkeypatch):
+    """Calls of exactly known lengths: the clock stands still but for them, whatever the load."""
+    now_ns = 0
+
+    def lasting(*lengths_s):
+        """The calls last so long one after the other, the later ones as long as the last."""
+        rest = list(lengths_s)
+
+        def spend():
+            nonlocal now_ns
+            now_ns += round(1e9 * (rest.pop(0) if len(rest) > 1 else rest[0]))
+
+        return Call(spend)
+
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter_ns=lambda: now_ns))
+    return lasting
+
+
 @pytest.mark.parametrize("seconds", [SLEEP_S, 2 * SLEEP_S])
 def test_the_timer_sees_a_known_sleep(seconds):
-    found = time_calls(Sleeper(seconds), tiny.PROTOCOL)
+    found = time_calls(sleeper(seconds), tiny.PROTOCOL)
     assert min(found.seconds) >= seconds
     assert min(found.seconds) < 1.9 * seconds
 
 
 def test_the_timer_does_not_see_a_sleep_that_is_not_there():
-    found = time_calls(Sleeper(0), tiny.PROTOCOL)
+    found = time_calls(Call(), tiny.PROTOCOL)
     assert min(found.seconds) < SLEEP_S / 10
 
 
-def test_short_calls_are_timed_in_blocks_and_long_ones_alone():
+@pytest.mark.parametrize("seconds", [2e-6, 1e-4, 0.02])
+def test_samples_are_the_length_of_one_call(lasting, seconds):
+    found = time_calls(lasting(seconds), tiny.PROTOCOL)
+    assert found.seconds == pytest.approx([seconds] * len(found.seconds))
+    assert found.spent_s == pytest.approx(seconds * found.calls)
+
+
+def test_short_calls_are_timed_in_blocks_and_long_ones_alone(lasting):
     protocol = replace(tiny.PROTOCOL, sample_s=0.05, most_samples=5)
-    short, long = time_calls(Sleeper(0), protocol), time_calls(Sleeper(0.02), protocol)
-    assert short.calls > len(short.seconds)
+    short, long = time_calls(lasting(1e-5), protocol), time_calls(lasting(0.02), protocol)
+    assert (short.calls, len(short.seconds)) == (5000, 5)
     assert long.calls == len(long.seconds)
-    assert short.spent_s >= 0.9 * protocol.sample_s
+    assert short.spent_s == pytest.approx(protocol.sample_s)
 
 
-def test_samples_keep_to_the_protocol():
-    found = time_calls(Sleeper(0.02), replace(tiny.PROTOCOL, sample_cap_s=0.05))
-    assert 1 <= len(found.seconds) <= 3
+def test_warm_up_goes_on_until_calls_are_steady_and_is_no_sample(lasting):
+    protocol = replace(tiny.PROTOCOL, warmup_s=0.01, warmup_cap_s=10.0)
+    steady = time_calls(lasting(0.01), protocol)
+    falling = time_calls(lasting(*(0.1 / step for step in range(1, 9)), 0.01), protocol)
+    assert steady.warmup_calls == 10, "two windows of five"
+    assert falling.warmup_calls > steady.warmup_calls
+    assert max(falling.seconds) == pytest.approx(0.01)
+    capped = time_calls(lasting(*(0.1 / step for step in range(1, 9)), 0.01),
+                        replace(protocol, warmup_cap_s=0.15))  # fmt: skip
+    assert capped.warmup_calls == 3, "the least, though 0.1 + 0.05 s reach the cap before"
+
+
+def test_samples_keep_to_the_protocol(lasting):
+    found = time_calls(lasting(0.02), replace(tiny.PROTOCOL, sample_cap_s=0.05))
+    assert len(found.seconds) == 3
     assert found.warmup_calls >= 3
-    assert len(time_calls(Sleeper(0), tiny.PROTOCOL).seconds) <= tiny.PROTOCOL.most_samples
+    assert len(time_calls(lasting(1e-6), tiny.PROTOCOL).seconds) <= tiny.PROTOCOL.most_samples
 
 
-@pytest.mark.parametrize("seconds", [0, SLEEP_S])
-def test_inputs_rotate_and_the_kept_result_is_of_the_first_set(seconds):
-    call = Sleeper(seconds)
+@pytest.mark.parametrize("seconds", [1e-6, SLEEP_S])
+def test_inputs_rotate_and_the_kept_result_is_of_the_first_set(lasting, seconds):
+    call = lasting(seconds)
     found = time_calls(call, tiny.PROTOCOL)
     assert {index % call.sets for index in call.indices} == {0, 1, 2}
     assert float(found.kept[0]) == 0

@@ -138,7 +138,7 @@ def test_the_first_failure_is_the_outcome_and_the_others_are_killed(monkeypatch)
     first = SAYS.format(failed(consequence, 2.0), 0)
     second = SAYS.format(failed(diverged, 1.0), 60)
     # the first says so only once the second has said its own
-    assert scripted(monkeypatch, f"import time; time.sleep(0.5); {first}", second) == diverged
+    assert scripted(monkeypatch, f"import time; time.sleep(3); {first}", second) == diverged
     died = scripted(monkeypatch, "import time; time.sleep(60)", "import os; os._exit(7)")
     assert died == Crashed(exit_code=7, reason="process 2 of 2 exited with status 7")
     late = f"import time; {first.replace('time.sleep(0)', 'time.sleep(60)')}"
