@@ -138,7 +138,7 @@ def main() -> int:
 
 def serve(arguments: list[str]) -> None:
     """Be the task."""
-    from bench import slurm_task
+    from bench.slurm import task as slurm_task
 
     header = from_json(Header, json.loads(Path(os.environ["ATTNBENCH_TEST_HEADER"]).read_text()))
     slurm_task.SlotServer = lambda: Instant(header)
