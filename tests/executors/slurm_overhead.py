@@ -20,7 +20,8 @@ from executors.slurm_cluster import SlurmCluster
 
 from bench.executor import Commission
 from bench.executors import slurm
-from bench.journal import Header, Journal
+from bench.journal import Journal
+from bench.journal_lines import Header
 from bench.model import Case, Plan, Protocol, from_json, to_json
 from bench.schedule import visits
 from bench.sweep import Sweep
