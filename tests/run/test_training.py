@@ -23,9 +23,11 @@ from bench.checkpoint import CheckpointError, Kept
 from bench.dataset import IGNORED, Data, Split
 from bench.datasets import digits
 from bench.learning import Learned, learn
+from bench.recipe import Recipe, rate_at
+from bench.scores import scores
 from bench.task import Assignment, Epoch
 from bench.tasks.digits import RECIPE, TASK
-from bench.training import DivergedError, Recipe, Trained, rate_at, scores, train
+from bench.training import DivergedError, Trained, train
 
 ROOT = Path(__file__).parents[2]
 SHORT = Recipe(
