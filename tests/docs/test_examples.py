@@ -19,7 +19,8 @@ import json
 from attention_impls import load
 from bench.learning import learn
 from bench.model import Protocol, to_json
-from bench.plan import everything, image, load_plan, workload_case
+from bench.cases import image, workload_case
+from bench.plan import everything, load_plan
 from bench.task import Assignment, task
 from bench.worker import visit
 

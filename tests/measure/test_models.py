@@ -8,8 +8,9 @@ from torch import nn
 
 from attention_impls import load_backbone
 from bench import network
+from bench.cases import images_case
 from bench.model import Case, Images, Measured, Ok, Passes, Protocol, Unsupported, to_json
-from bench.plan import everything, images_case, load_plan
+from bench.plan import everything, load_plan
 from bench.roofline import least_bytes
 from bench.schedule import visits
 from bench.subject import CannotRun, Recipe, shape_of, subject_of

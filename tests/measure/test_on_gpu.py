@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from bench import hardware
+from bench.cases import frontier_case
 from bench.frontier import largest_tokens
 from bench.model import Case, GridSize, Measured, Ok, OutOfMemory, Protocol, Workload, to_json
 from bench.peaks import KNOWN_PEAKS
-from bench.plan import frontier_case
 from bench.subject import Call, shape_of, subject_of
 from bench.timing_cuda import time_graph, time_on_device
 from bench.worker import visit

@@ -12,8 +12,8 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from attention_impls import backends, names
+from bench.cases import image, workload_case
 from bench.memory import counted_peak
-from bench.plan import image, workload_case
 from bench.subject import CannotRun, shape_of, subject_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

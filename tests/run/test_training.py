@@ -170,8 +170,8 @@ def test_answers_that_are_not_numbers_after_training_are_an_outcome_too() -> Non
 
 def test_divergence_is_an_outcome_with_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     from bench import accuracy
+    from bench.cases import task_cases
     from bench.model import Diverged, Protocol
-    from bench.plan import task_cases
     from bench.worker import visit
 
     wild = replace(RECIPE, epochs=2, learning_rate=1e30, clip_norm=1e30)
