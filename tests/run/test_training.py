@@ -172,7 +172,7 @@ def test_divergence_is_an_outcome_with_the_step(monkeypatch: pytest.MonkeyPatch)
     from bench import accuracy
     from bench.cases import task_cases
     from bench.model import Diverged, Protocol
-    from bench.worker import visit
+    from bench.visit import visit
 
     wild = replace(RECIPE, epochs=2, learning_rate=1e30, clip_norm=1e30)
     monkeypatch.setattr(accuracy, "task", lambda _: replace(TASK, training=wild))
