@@ -11,7 +11,8 @@ from pathlib import Path
 
 from bench.description import environment_differences
 from bench.dispatch import Dispatch
-from bench.journal import Arrival, Journal, JournalError
+from bench.journal import Journal, JournalError
+from bench.journal_lines import Arrival
 from bench.model import Visit
 
 

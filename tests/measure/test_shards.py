@@ -9,7 +9,8 @@ from simulated import ok
 
 from bench import merge
 from bench.cli import main
-from bench.journal import Arrival, Entry, Journal, JournalError, VariantSource
+from bench.journal import Journal, JournalError
+from bench.journal_lines import Arrival, Entry, VariantSource
 from bench.schedule import visits
 from bench.shards import missing, put_together
 
