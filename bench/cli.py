@@ -17,8 +17,10 @@ from bench.checkout import suite_version
 from bench.cli_options import (
     DEVICE,
     RESULTS,
+    SUBMITTED_BY,
     VARIANT_FILE,
     Failure,
+    Patterns,
     RunCommand,
     add_variants,
     device_or_best,
@@ -36,6 +38,7 @@ _PLAN = click.option(
 )
 _ONLY = click.option(
     "--only",
+    type=Patterns(),
     help="Keep cases whose variant or id matches a shell pattern; several stand apart by spaces.",
 )
 _DTYPE = click.option(
@@ -119,9 +122,7 @@ def _listed() -> None:
     show_default=True,
     help=f"Who runs the cases: {', '.join(names_in(Path(__file__).parent / 'executors'))}.",
 )
-@click.option(
-    "--submitted-by", default="anonymous", show_default=True, help="Account name for the record."
-)
+@SUBMITTED_BY
 @click.option(
     "--site",
     "site_folder",

@@ -8,6 +8,48 @@ from typing import Any
 
 import click
 
+
+class Account(click.ParamType):
+    """Name of an account as records hold it, in small letters, which accounts do not tell apart."""
+
+    name = "account"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse before anything is measured what no record can hold."""
+        from bench.model import Name
+
+        if not _fits(value.lower(), Name):
+            self.fail(f"{value!r}: at most 96 letters, digits and . _ - after a first letter or "
+                      "digit; give the name of your account", param, ctx)  # fmt: skip
+        return value.lower()
+
+
+class Patterns(click.ParamType):
+    """Shell patterns, short and plain enough for the record of the run."""
+
+    name = "patterns"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse before anything is measured what no record can hold."""
+        from bench.model import Text
+
+        if not _fits(value, Text):
+            self.fail(f"{len(value):,} characters, {value[:40]!r} ...: at most 4,000 are recorded, "
+                      "without < and > and control characters; use fewer, wider patterns",
+                      param, ctx)  # fmt: skip
+        return value
+
+
+def _fits(value: str, kind: Any) -> bool:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(kind).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
 RESULTS = click.option(
     "--results",
     type=click.Path(path_type=Path, file_okay=False),
@@ -17,6 +59,13 @@ RESULTS = click.option(
 )
 DEVICE = click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda where there is one."
+)
+SUBMITTED_BY = click.option(
+    "--submitted-by",
+    type=Account(),
+    default="anonymous",
+    show_default=True,
+    help="Account name for the record.",
 )
 VARIANT_FILE = click.option(
     "--variant-file",

@@ -5,15 +5,13 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bench.cli_options import RESULTS, explained
+from bench.cli_options import RESULTS, SUBMITTED_BY, explained
 
 
 @click.command()
 @click.argument("journals", nargs=-1, required=True, type=click.Path(path_type=Path))
 @RESULTS
-@click.option(
-    "--submitted-by", default="anonymous", show_default=True, help="Account name for the record."
-)
+@SUBMITTED_BY
 def merge(journals: tuple[Path, ...], results: Path, submitted_by: str) -> None:
     """Put the JOURNALS of parts of one plan together, and write the run if nothing is missing.
 
