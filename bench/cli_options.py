@@ -77,6 +77,24 @@ VARIANT_FILE = click.option(
 
 
 _GIVEN = "attnbench.executor_options"
+STOPPED = 130
+"""Exit status of a command that was ended by Ctrl-C."""
+ACTIONABLE = frozenset(
+    {
+        "attention_impls.registry.UnknownName",
+        "attention_impls.registry.VariantFileError",
+        "bench.attention_matrix.NotLinearError",
+        "bench.checkpoint.CheckpointError",
+        "bench.dataset.WrongDataError",
+        "bench.executor.PoolError",
+        "bench.journal.JournalError",
+        "bench.processes.LaunchError",
+        "bench.training.DivergedError",
+        "builtins.OSError",
+        "builtins.ValueError",
+    }
+)
+"""Errors whose message says what to do, by name: importing their modules would take seconds."""
 
 
 class Failure(click.ClickException):
@@ -84,25 +102,23 @@ class Failure(click.ClickException):
 
 
 class explained:  # noqa: N801  # reads as a statement: with explained()
-    """Turn the errors that a person can act on into a message without a traceback."""
+    """Turn the errors that a person can act on into a message without a traceback.
+
+    With `stopped`, Ctrl-C too: these words are printed, and the exit status is that of a command
+    that was ended, which is no answer.
+    """
+
+    def __init__(self, *, stopped: str | None = None) -> None:
+        self.stopped = stopped
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        from attention_impls.registry import UnknownName, VariantFileError
-        from bench.dataset import WrongDataError
-        from bench.executor import PoolError
-        from bench.journal import JournalError
-        from bench.processes import LaunchError
-
-        if isinstance(
-            error,
-            (
-                UnknownName, VariantFileError, ValueError, OSError, JournalError, LaunchError,
-                PoolError, WrongDataError,
-            ),
-        ):  # fmt: skip
+        if self.stopped is not None and isinstance(error, KeyboardInterrupt):
+            click.echo(f"\n{self.stopped}")
+            raise SystemExit(STOPPED) from None
+        if any(f"{c.__module__}.{c.__qualname__}" in ACTIONABLE for c in type(error).__mro__):
             raise Failure(str(error)) from error
 
 

@@ -121,12 +121,12 @@ def repro(
     """Measure one published row again and say whether it agrees.
 
     ROW is a case id, its start, or the digits after its #. The exit status is 0 where the row
-    stands, 1 where it does not.
+    stands, 1 where it does not or could not be measured, 130 after Ctrl-C.
     """
     from bench.repeat import repeat_row
 
     add_variants(variant_files)
-    with explained():
+    with explained(stopped="Stopped before the row was judged; nothing was recorded."):
         submitter = _account(account, results).lower() if record else None
         repeated = repeat_row(
             row, results.resolve(), device_or_best(device), Console(), of=of, submitter=submitter

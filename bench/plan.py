@@ -97,20 +97,35 @@ def only(plan: Plan, pattern: str) -> Plan:
     """
     kept = tuple(c for c in plan.cases if _matches(c, pattern))
     if not kept:
-        variants = sorted({c.variant for c in plan.cases})
-        near = [
-            one
-            for wanted in pattern.split()
-            for one in get_close_matches(wanted.partition("/")[0], variants, n=1)
-        ]
-        hint = f" Did you mean {' '.join(near)!r}?" if near else ""
-        raise ValueError(
-            f"--only {pattern!r} matches none of the {len(plan.cases)} cases of plan {plan.name}."
-            f"{hint} It is compared with case ids and variant names: {', '.join(variants)}"
-        )
+        raise ValueError(_no_match(plan, pattern))
     pairs = noise_pairs(kept, plan.noise_pairs)
     minutes = plan.expected_minutes * len(kept) / len(plan.cases)
     return replace(plan, cases=kept, noise_pairs=pairs, expected_minutes=minutes)
+
+
+def refuse_idle(plan: Plan, pattern: str) -> None:
+    """Refuse a slip in one of several patterns, which `only` alone would pass over in silence.
+
+    Raises:
+        ValueError: names the patterns that match no case of `plan`.
+    """
+    idle = [one for one in pattern.split() if not any(_matches(c, one) for c in plan.cases)]
+    if idle:
+        raise ValueError(_no_match(plan, " ".join(idle)))
+
+
+def _no_match(plan: Plan, pattern: str) -> str:
+    variants = sorted({c.variant for c in plan.cases})
+    near = [
+        one
+        for wanted in pattern.split()
+        for one in get_close_matches(wanted.partition("/")[0], variants, n=1)
+    ]
+    hint = f" Did you mean {' '.join(near)!r}?" if near else ""
+    return (
+        f"--only {pattern!r} matches none of the {len(plan.cases)} cases of plan {plan.name}."
+        f"{hint} It is compared with case ids and variant names: {', '.join(variants)}"
+    )
 
 
 def noise_pairs(cases: Iterable[Case], preferred: Iterable[Case]) -> tuple[Case, ...]:

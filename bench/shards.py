@@ -23,10 +23,14 @@ def put_together(shards: Sequence[Path], target: Path) -> Journal:
 
     Raises:
         JournalError: names the shard that does not belong to the first, and everything in which it
-            differs; or the visit that two of them hold; or a shard that is being written.
+            differs; or the visit that two of them hold; or a shard that is being written
+            or was given twice.
     """
     if not shards:
         raise JournalError("no journals were given")
+    for place, path in enumerate(shards):
+        if path.resolve() in {other.resolve() for other in shards[:place]}:
+            raise JournalError(f"{path} was given twice; name each journal once")
     with ExitStack() as stack:
         opened = [stack.enter_context(Journal.open(path)) for path in shards]
         first = opened[0]
