@@ -21,12 +21,12 @@ from bench.cli_options import (
     SUBMITTED_BY,
     VARIANT_FILE,
     Failure,
-    Patterns,
     RunCommand,
     add_variants,
     device_or_best,
     executor_options,
     explained,
+    patterns,
 )
 
 _PORT = 8000
@@ -39,7 +39,7 @@ _PLAN = click.option(
 )
 _ONLY = click.option(
     "--only",
-    type=Patterns(),
+    callback=patterns,
     help="Keep cases whose variant or id matches a shell pattern; several stand apart by spaces.",
 )
 _DTYPE = click.option(

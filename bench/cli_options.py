@@ -9,35 +9,30 @@ from typing import Any
 import click
 
 
-class Account(click.ParamType):
-    """Name of an account as records hold it, in small letters, which accounts do not tell apart."""
+def account_name(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> str | None:
+    """Return the name of an account as records hold it: in small letters, or refuse it at once."""
+    from bench.model import Name
 
-    name = "account"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Refuse before anything is measured what no record can hold."""
-        from bench.model import Name
-
-        if not _fits(value.lower(), Name):
-            self.fail(f"{value!r}: at most 96 letters, digits and . _ - after a first letter or "
-                      "digit; give the name of your account", param, ctx)  # fmt: skip
-        return value.lower()
+    if value is None or _fits(value.lower(), Name):
+        return value and value.lower()
+    raise click.BadParameter(
+        f"{value!r}: at most 96 letters, digits and . _ - after a first letter or digit; give the "
+        "name of your account"
+    )
 
 
-class Patterns(click.ParamType):
-    """Shell patterns, short and plain enough for the record of the run."""
+def patterns(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """Return shell patterns that the record of a run can hold, or refuse them at once."""
+    from bench.model import Text
 
-    name = "patterns"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Refuse before anything is measured what no record can hold."""
-        from bench.model import Text
-
-        if not _fits(value, Text):
-            self.fail(f"{len(value):,} characters, {value[:40]!r} ...: at most 4,000 are recorded, "
-                      "without < and > and control characters; use fewer, wider patterns",
-                      param, ctx)  # fmt: skip
+    if value is None or _fits(value, Text):
         return value
+    raise click.BadParameter(
+        f"{len(value):,} characters, {value[:40]!r} ...: at most 4,000 are recorded, without < and "
+        "> and control characters; use fewer, wider patterns"
+    )
 
 
 def _fits(value: str, kind: Any) -> bool:
@@ -62,7 +57,7 @@ DEVICE = click.option(
 )
 SUBMITTED_BY = click.option(
     "--submitted-by",
-    type=Account(),
+    callback=account_name,
     default="anonymous",
     show_default=True,
     help="Account name for the record.",

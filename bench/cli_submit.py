@@ -9,7 +9,7 @@ from bench.cli_options import (
     DEVICE,
     RESULTS,
     VARIANT_FILE,
-    Account,
+    account_name,
     add_variants,
     called,
     device_or_best,
@@ -69,7 +69,7 @@ def check(
 @click.command()
 @click.argument("run")
 @RESULTS
-@click.option("--account", type=Account(), help=_ACCOUNT)
+@click.option("--account", callback=account_name, help=_ACCOUNT)
 @click.option("--remote", default="origin", show_default=True, help="Where the branch is pushed.")
 @click.option("--run", "carry", is_flag=True, help="Run the git commands instead of printing them.")
 def submit(run: str, results: Path, account: str | None, remote: str, carry: bool) -> None:
@@ -108,7 +108,7 @@ def submit(run: str, results: Path, account: str | None, remote: str, carry: boo
 @VARIANT_FILE
 @click.option("--of", "of", metavar="RUN", help="The run that published it. Default: the newest.")
 @click.option("--submit", "record", is_flag=True, help="Record it as a run that can be submitted.")
-@click.option("--account", type=Account(), help=f"With --submit: who measures. {_ACCOUNT}")
+@click.option("--account", callback=account_name, help=f"With --submit: who measures. {_ACCOUNT}")
 def repro(
     row: str,
     results: Path,
