@@ -135,7 +135,7 @@ CONTROLS: dict[str, tuple[tuple[str, str], set[str]]] = {
         layer_class("if not hasattr(self, 'table'):",
                     "    table = torch.ones(1, 2, 2, 2)",
                     "    self.register_buffer('table', table, persistent=False)",
-                    "self.table.view(2, 4)",
+                    "self.table.view(8)",
                     "return super().forward(x, grid)"),
         {"channels_last_is_the_same_function"}),
     "causal is ignored": (("self.causal = shape.causal", "self.causal = False"), {"causal_trait"}),
