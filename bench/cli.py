@@ -190,7 +190,7 @@ def run(
             finished = measure(order, terminal)
     except (KeyboardInterrupt, TimeIsUp) as stop:
         late = isinstance(stop, TimeIsUp)
-        kept = late or resume or unfinished(journals) != before or (go_on and bool(before))
+        kept = resume or unfinished(journals) != before or (go_on and bool(before))
         words = _stopped_words(f"{minutes:g} minutes are over" if late else "Stopped", kept)
         console.print(f"\n{words}", highlight=False, markup=False, soft_wrap=True)
         raise SystemExit(UNFINISHED if late else STOPPED) from None
