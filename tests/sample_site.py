@@ -19,6 +19,7 @@ from sample_run import (
 
 from bench.cases import frontier_case, image, sequence, task_cases, workload_case
 from bench.catalogue import DERIVED, Catalogue
+from bench.frontier import ladder
 from bench.model import (
     Case,
     Crashed,
@@ -214,7 +215,8 @@ def outcome_of(case: Case, invented: Invented, slowness: float, hardware_id: str
     stimulus = case.stimulus
     if stimulus.kind == "frontier":
         tokens = 6_700 if invented.stores_scores else 41_000 + 100 * invented.core_width
-        return Ok(measurements=(_constant("largest_tokens", tokens),), executed=SAMPLE)
+        tried = max(size for size in ladder() if size <= tokens)
+        return Ok(measurements=(_constant("largest_tokens", tried),), executed=SAMPLE)
     if stimulus.kind == "task":
         share = invented.accuracy + 0.006 * (stimulus.seed - 1)
         return Ok(

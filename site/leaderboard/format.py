@@ -6,7 +6,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Literal
 
 Quantity = Literal[
-    "s", "byte", "flop", "mac", "count", "j", "w", "hz", "fraction", "relative",
+    "s", "byte", "flop", "mac", "count", "j", "w", "hz", "celsius", "fraction", "relative",
     "token/s", "image/s", "flop/s", "byte/s", "op/s", "ratio", "flop/byte", "number",
 ]  # fmt: skip
 
@@ -32,6 +32,7 @@ _STEPS: dict[Quantity, tuple[tuple[float, str], ...]] = {
     "j": ((1.0, "J"), (1e-3, "mJ")),
     "w": ((1.0, "W"),),
     "hz": ((1e9, "GHz"), (1e6, "MHz")),
+    "celsius": ((1.0, "\N{DEGREE SIGN}C"),),
     "fraction": ((1e-2, "%"),),
     "relative": ((1.0, ""),),
     "token/s": tuple((f, f"{p} tokens/s".strip()) for f, p in _DECIMAL_UP),
