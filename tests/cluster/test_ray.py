@@ -13,7 +13,7 @@ import tiny
 from chaos import Nodes, compared, disturbed, undisturbed
 from driven import TRAININGS, attempts, each_visit_once, exact, journals, start
 from overhead import actor, plan_of, swept
-from simulated import SimulatedPool
+from simulated import SimulatedPool, Told
 
 from bench.devices import usable
 from bench.executor import Commission, PoolError, executor
@@ -145,7 +145,7 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     commission = Commission(plan=plan_of(8), device="cpu", threads=1, only=None)
     with pytest.raises(PoolError, match=r"pip install 'attnbench\[ray\]'"):
-        executor("ray").pool(commission, None)
+        executor("ray").pool(commission, Told())
 
 
 def test_nothing_of_the_cluster_outlives_it():
