@@ -8,14 +8,24 @@ from pathlib import Path
 from typing import Literal
 
 from attention_impls.registry import UnknownName, unknown
-from bench.derived import Comparison, Standing, apart, compare, noise, summary
+from bench.derived import (
+    Comparison,
+    Standing,
+    Summary,
+    apart,
+    compare,
+    noise,
+    summary,
+)
 from bench.model import REPRODUCTION, Environment, Measured, Ok, Outcome, Plan, Record, Run, TaskRun
 from bench.plan import repeating
 from bench.submission import StoredRun, read_results
 from bench.task import task, tasks
 from bench.tidy import failure_reason
 
-Agreement = Literal["within the interval", "faster", "slower", "same outcome", "other outcome"]
+Agreement = Literal[
+    "within the interval", "faster", "slower", "undecided", "same outcome", "other outcome"
+]
 _HEADLINE = {
     "workload": "latency",
     "images": "latency",
@@ -137,7 +147,9 @@ def judge(published: Published, environment: Environment, repeated: Record) -> J
     """Compare a repeated record with the published one.
 
     The row stands if the two 95 % intervals overlap or the values differ by less than the
-    published run's noise floor; a failure stands if it is the same kind of failure again.
+    published run's noise floor; a failure stands if it is the same kind of failure again. A wide
+    interval here says nothing: what lies outside the published one by more than `TOLERANCE`, and
+    overlaps only because of it, is undecided.
     """
     differences = tuple(environment_differences(published.run.environment, environment))
     old, new = published.record.outcome, repeated.outcome
@@ -161,16 +173,35 @@ def judge(published: Published, environment: Environment, repeated: Record) -> J
         varies=metric == "latency",
     )
     agreement: Agreement = "within the interval"
+    away = metric == "latency" and not _near(a, b.value)
     if decided:
         agreement = "faster" if (b.value < a.value) == (metric == "latency") else "slower"
-    interval = f", 95 % {a.low:.5g} to {a.high:.5g}" if a.low is not None else ""
+    elif away:
+        agreement = "undecided"
     times = f", {b.value / a.value:.3f} times that" if a.value else ""
+    verdict = _difference_words(metric, a.value, b.value) if decided or away else agreement
+    if agreement == "undecided":
+        verdict = f"undecided: {verdict}, but the intervals overlap; repeat it on a quiet machine"
     return Judgement(
         agreement=agreement,
-        verdict=_difference_words(metric, a.value, b.value) if decided else agreement,
-        words=f"{metric}: published {a.value:.5g}{interval}; here {b.value:.5g}{times}",
+        verdict=verdict,
+        words=f"{metric}: published {_with_ends(a)}; here {_with_ends(b)}{times}",
         differences=differences,
     )
+
+
+def _near(published: Summary, here: float) -> bool:
+    """Whether a value lies in the published interval, or within `TOLERANCE` of the value."""
+    low, high = published.low, published.high
+    inside = low is not None and high is not None and low <= here <= high
+    least, most = sorted((published.value, here))
+    return inside or most <= (1 + TOLERANCE) * least
+
+
+def _with_ends(found: Summary) -> str:
+    if found.low is None or found.high is None:
+        return f"{found.value:.5g}"
+    return f"{found.value:.5g} (95 % {found.low:.5g} to {found.high:.5g})"
 
 
 _DIRECTIONS = {
@@ -195,8 +226,8 @@ TOLERANCE = 0.1
 """Up to this relative difference two machines of one model have measured the same."""
 
 
-def agrees(published: Published, other: Published) -> bool:
-    """Whether another person's measurement confirms a published one.
+def agrees(published: Published, other: Published) -> bool | None:
+    """Whether another person's measurement confirms a published one; None: it cannot tell.
 
     Machines of one model differ more than one machine from itself, so a difference up to
     `TOLERANCE` confirms, too; accuracies may differ by two standard errors of their difference,
@@ -215,7 +246,8 @@ def agrees(published: Published, other: Published) -> bool:
         return abs(a - b) <= 2 * sqrt(2 * a * (1 - a) / items)
     if max(a, b) <= (1 + TOLERANCE) * min(a, b):
         return True
-    return judge(published, other.run.environment, other.record).agrees
+    judged = judge(published, other.run.environment, other.record)
+    return None if judged.agreement == "undecided" else judged.agrees
 
 
 def _test_items(name: str) -> int | None:

@@ -161,7 +161,10 @@ def _not_reproduced(row: Published, agreeing: Sequence[str], differing: Sequence
 def _others(
     row: Published, same_case: Sequence[Published], about: Mapping[Row, tuple[Finding, ...]]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Other accounts that agree with the row, and that do not; of each the newest run counts."""
+    """Other accounts that agree with the row, and that do not; of each the newest run counts.
+
+    Who measured too roughly to tell is neither.
+    """
     mine = row.run.submitted_by
     if mine == ANONYMOUS:
         return (), ()
@@ -176,7 +179,7 @@ def _others(
     verdicts = {account: agrees(row, other) for account, other in newest.items()}
     return (
         tuple(sorted(account for account, same in verdicts.items() if same)),
-        tuple(sorted(account for account, same in verdicts.items() if not same)),
+        tuple(sorted(account for account, same in verdicts.items() if same is False)),
     )
 
 

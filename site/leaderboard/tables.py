@@ -22,7 +22,7 @@ class Head:
     secondary: bool = False
     """Left out on phones until the reader asks for all columns."""
     shape: Literal[
-        "rank", "name", "number", "interval", "strip", "state", "text", "trust", "free"
+        "rank", "name", "number", "interval", "strip", "state", "text", "trust", "when", "free"
     ] = "free"
     """Width of the column in tables that align with each other."""
 

@@ -12,6 +12,7 @@ from attention_impls.registry import UnknownName
 from bench.model import Measured, NotRun, Ok, Record
 from bench.reproduce import (
     Published,
+    agrees,
     compare_runs,
     environment_differences,
     find_row,
@@ -101,6 +102,28 @@ def test_verdicts(root: Path, factor: float, agreement: str) -> None:
     assert judged.verdict == {
         0.5: "50.0 % faster", 1.0: "within the interval", 2: "100.0 % slower",
     }.get(factor, "within the interval")  # fmt: skip
+
+
+def test_a_rough_repetition_confirms_nothing(root: Path) -> None:
+    """4.3 times as long is not within the interval because the interval here is wide."""
+    found = find_row(root, ROW)
+    outcome = found.record.outcome
+    assert isinstance(outcome, Ok)
+    rough = tuple(
+        replace(m, rounds=tuple(tuple(4.3 * f * s for s in r) for f, r in
+                                zip((0.2, 1.0, 5.0), m.rounds, strict=True)))
+        if isinstance(m, Measured) and m.metric == "latency" else m
+        for m in outcome.measurements
+    )  # fmt: skip
+    record = replace(found.record, outcome=replace(outcome, measurements=rough))
+    judged = judge(found, found.run.environment, record)
+    assert judged.agreement == "undecided"
+    assert not judged.agrees
+    assert "the intervals overlap" in judged.verdict
+    assert judged.words.count("95 %") == 2
+    other = Published(run=found.run, record=record)
+    assert agrees(found, other) is None
+    assert agrees(found, Published(run=found.run, record=timed(found.record, 2))) is False
 
 
 def test_a_better_accuracy_is_another_result(root: Path) -> None:

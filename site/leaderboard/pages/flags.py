@@ -134,7 +134,7 @@ def _runs(view: View) -> Table:
         id="runs-table",
         caption="Marked runs",
         heads=(
-            Head(title="Run", unit="UTC"),
+            Head(title="Run", unit="UTC", shape="when"),
             Head(title="Machine", secondary=True),
             Head(title="Mark"),
             Head(title="Why"),

@@ -77,7 +77,7 @@ def _runs(view: View) -> Table:
         id="runs-table",
         caption="Runs, newest first",
         heads=(
-            Head(title="Run", unit="UTC"),
+            Head(title="Run", unit="UTC", shape="when"),
             Head(title="Machine"),
             Head(title="Plan", secondary=True),
             Head(title="By", secondary=True),

@@ -130,7 +130,7 @@ def _runs(runs: list[RunEntry]) -> Table:
         id="runs-table",
         caption="Runs of this machine, newest first",
         heads=(
-            Head(title="Run", unit="UTC"),
+            Head(title="Run", unit="UTC", shape="when"),
             Head(title="Plan"),
             Head(title="torch", secondary=True),
             Head(title="Measured", number=True),
