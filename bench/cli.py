@@ -23,6 +23,7 @@ from bench.cli_options import (
     VARIANT_FILE,
     Failure,
     RunCommand,
+    Stoppable,
     add_variants,
     device_or_best,
     executor_options,
@@ -54,7 +55,7 @@ UNFINISHED = 75
 """Exit status of a run whose minutes were over: try again later, by sysexits.h."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Stoppable, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(suite_version(), prog_name="attnbench")
 def main() -> None:
     """Benchmark attention mechanisms and publish what was measured."""

@@ -117,6 +117,18 @@ class explained:  # noqa: N801  # reads as a statement: with explained()
             raise Failure(str(error)) from error
 
 
+class Stoppable(click.Group):
+    """Verbs that Ctrl-C ends with the status of what was stopped, not with that of an answer."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; where it has no words of its own for Ctrl-C, say that it was stopped."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\nStopped.", err=True)
+            raise SystemExit(STOPPED) from None
+
+
 class RunCommand(click.Command):
     """A command with the options of every executor beside its own."""
 

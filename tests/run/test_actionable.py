@@ -4,7 +4,9 @@ import importlib
 
 import click
 import pytest
+from click.testing import CliRunner
 
+from bench.cli import main
 from bench.cli_options import ACTIONABLE, STOPPED, Failure, explained
 
 
@@ -46,3 +48,12 @@ def test_ctrl_c_is_left_to_the_command_that_has_words_of_its_own() -> None:
 def test_without_an_error_nothing_happens() -> None:
     with explained():
         click.echo("fine")
+
+
+def test_ctrl_c_in_any_verb_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.reproduce.compare_runs", interrupted)
+    done = CliRunner().invoke(main, ["compare", "a", "b"])
+    assert (done.exit_code, done.stderr) == (STOPPED, "\nStopped.\n")
