@@ -6,15 +6,18 @@ trained networks, which it gets from a `Study`: trained once from a seed, kept, 
 
 import hashlib
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
 
 from attention_impls.registry import load, names_in, source_file, unknown
+from bench.derived import LEAST_ROUNDS, student
 from bench.learning import Learned, learn
 from bench.model import Scalar
 from bench.report import Figure, Network, Quantity
@@ -217,6 +220,21 @@ def together(verdicts: Sequence[bool | None]) -> bool | None:
     if any(one is False for one in verdicts):
         return False
     return True if verdicts and all(verdicts) else None
+
+
+def mean_gap(gaps: Sequence[float]) -> tuple[float, float] | None:
+    """Mean of differences, one a seed, and half of its 95 % t-interval; None: under three seeds."""
+    if len(gaps) < LEAST_ROUNDS:
+        return None
+    return fmean(gaps), student(len(gaps) - 1) * stdev(gaps) / math.sqrt(len(gaps))
+
+
+def surely_positive(gaps: Sequence[float]) -> bool | None:
+    """Whether the mean of differences, one a seed, is above zero; False: below; None: not sure."""
+    found = mean_gap(gaps)
+    if found is None or abs(found[0]) <= found[1]:
+        return None
+    return found[0] > 0
 
 
 def quantity(variant: str | None, name: str, value: float, setting: str = "") -> Quantity:
