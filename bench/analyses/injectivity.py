@@ -138,11 +138,13 @@ def run(study: Study) -> Findings:
                 high=tuple(share.quantile(0.95, 0).tolist()),
             )
         )
-        columns = list(zip(*changes, strict=True))
+        others = [place for place, scale in enumerate(SCALES) if scale != 1]
+        columns = [[of_seed[place] for of_seed in changes] for place in others]
         several = len(changes) > 1
         scalings.append(
             Line(
-                variant=variant, label=mechanism.label, x=SCALES, y=tuple(map(fmean, columns)),
+                variant=variant, label=mechanism.label, x=tuple(SCALES[n] for n in others),
+                y=tuple(map(fmean, columns)),
                 low=tuple(map(min, columns)) if several else None,
                 high=tuple(map(max, columns)) if several else None,
             )
@@ -164,6 +166,7 @@ def run(study: Study) -> Findings:
                 x="factor of the queries",
                 y="mean sum of absolute differences to the rows at factor 1",
                 log_x=True,
+                log_y=True,
                 lines=tuple(scalings),
             ),
         ),

@@ -15,7 +15,7 @@ al., "Softmax-free Linear Transformers", IJCV 2024, https://arxiv.org/abs/2207.0
 (normalisation). The errors of S' are in neither.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import torch
@@ -62,6 +62,10 @@ TRAINED_LANDMARKS = (16, 36, 49, 64)
 """Of networks on a grid of 8 x 8 tokens, where 64 are all of them."""
 DEFAULT = 49
 TRAINED_SAMPLINGS: tuple[Sampling, ...] = ("conv", "average_pool", "random")
+NAMES: Mapping[Sampling, str] = {
+    "conv": "convolution", "average_pool": "averages", "random": "random tokens",
+    "biased": "first tokens",
+}  # fmt: skip
 INVERSES = ("exact inverse", f"{STEPS} steps, no ridge", f"{STEPS} steps, ridge {RIDGE:g}")
 IMAGES = 16
 ALIKE = 0.02
@@ -112,7 +116,8 @@ def run(study: Study) -> Findings:
         figures.append(
             Curves(
                 kind="bars", title=f"Accuracy by sampling, {DEFAULT} landmarks", x="sampling",
-                y="accuracy, fraction", lines=tuple(samplings), names=TRAINED_SAMPLINGS,
+                y="accuracy, fraction", lines=tuple(samplings),
+                names=tuple(NAMES[s] for s in TRAINED_SAMPLINGS),
             )
         )  # fmt: skip
     return Findings(quantities=tuple(quantities), figures=tuple(figures))
@@ -123,10 +128,10 @@ def _errors(sampling: Sampling, how: str, quantities: list[Quantity]) -> Line:
     for count in LANDMARKS:
         matrices = of_field(Grid(SIDE, SIDE), count, sampling)
         found.append(matrices.error(_inverse(matrices.landmarks, how)))
-        setting = f"{count} landmarks, {sampling}, {how}"
+        setting = f"{count} landmarks, {NAMES[sampling]}, {how}"
         quantities.append(quantity("soft", ERROR, found[-1], setting))
     return Line(
-        variant=None, label=sampling, x=tuple(map(float, LANDMARKS)), y=tuple(found)
+        variant=None, label=NAMES[sampling], x=tuple(map(float, LANDMARKS)), y=tuple(found)
     )  # fmt: skip
 
 
@@ -182,7 +187,7 @@ def _accuracies(
             options["landmark_sampling"] = sampling
         found: list[float] = []
         for seed in study.seeds:
-            setting = f"{count} landmarks, {sampling}, seed {seed}"
+            setting = f"{count} landmarks, {NAMES[sampling]}, seed {seed}"
             try:
                 found.append(study.trained("soft", seed, options).result.accuracy)
             except DivergedError as ending:
@@ -205,7 +210,7 @@ def _accuracies(
 def conclude(quantities: Sequence[Quantity]) -> Conclusion:
     """Are accuracies alike over landmarks and samplings, and how good is the low-rank matrix?"""
     of_seeds = by_seed(quantities, ACCURACY).get("soft", {})
-    own = f"{DEFAULT} landmarks, conv"
+    own = f"{DEFAULT} landmarks, {NAMES['conv']}"
     cells = {s: of for s, of in of_seeds.items() if s != own}
     sentence = ""
     verdicts: list[bool | None] = []
@@ -243,15 +248,16 @@ def _alike(one: dict[int, float], other: dict[int, float]) -> bool | None:
 def _errors_in_words(quantities: Sequence[Quantity]) -> str:
     errors = by_setting(quantities, ERROR).get("soft", {})
 
-    def error(count: int, sampling: str, how: str) -> str:
-        return f"{100 * errors[f'{count} landmarks, {sampling}, {how}']:.1f} %"
+    def error(count: int, sampling: Sampling, how: str) -> str:
+        return f"{100 * errors[f'{count} landmarks, {NAMES[sampling]}, {how}']:.1f} %"
 
     first, last = LANDMARKS[0], LANDMARKS[-1]
     text = (
         f"on smooth fields the error of the low-rank matrix of averaged landmarks falls from "
         f"{error(first, 'average_pool', INVERSES[-1])} with {first} to "
         f"{error(last, 'average_pool', INVERSES[-1])} with {last}; with {last} and an exact "
-        "inverse it is " + ", ".join(f"{error(last, s, INVERSES[0])} ({s})" for s in SAMPLINGS)
+        "inverse it is "
+        + ", ".join(f"{error(last, s, INVERSES[0])} ({NAMES[s]})" for s in SAMPLINGS)
     )
     inside = [
         f"{title(v)} {100 * min(mine):.1f} to {100 * max(mine):.1f} %"
