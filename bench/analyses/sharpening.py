@@ -126,9 +126,8 @@ def conclude(quantities: Sequence[Quantity]) -> Conclusion:
     proven = {k: by_seed(quantities, AS_PROVEN[k]).get(VARIANT, {}) for k in KINDS}
     means = {k: by_seed(quantities, COSINE[k]).get(VARIANT, {}) for k in KINDS}
     verdicts: list[bool | None] = []
-    listed: list[str] = []
+    clauses: list[str] = []
     for place in proven["different"]:
-        words: list[str] = []
         for kind in KINDS:
             if place not in proven[kind]:
                 continue
@@ -136,16 +135,15 @@ def conclude(quantities: Sequence[Quantity]) -> Conclusion:
             at = {p: fmean(means[kind][f"{place}, power {p}"].values()) for p in POWERS}
             # on the way to power 32 few pairs can be late: the proposition names no power
             verdicts.append(share > 1 - _LATE)
-            what = "come nearer" if kind == "same" else "part"
-            words.append(
-                f"{kind} {at[1]:.2f} at power 1, {at[PUBLISHED]:.2f} at {PUBLISHED}, "
-                f"{at[POWERS[-1]]:.2f} at {POWERS[-1]}, {100 * share:.1f} % {what} at some power"
+            clauses.append(
+                f"{place}, {kind} channel: {at[1]:.2f} at power 1, {at[PUBLISHED]:.2f} at "
+                f"{PUBLISHED}, {at[POWERS[-1]]:.2f} at {POWERS[-1]}, {100 * share:.1f} % "
+                f"{'come nearer' if kind == 'same' else 'part'} at some power"
             )
-        listed.append(f"{place}: {'; '.join(words)}")
     return Conclusion(
         finding=(
-            "Mean cosine of pairs whose largest entries stand in the same channel, and in "
-            f"different ones ({' | '.join(listed)})."
+            "Mean cosine of pairs, by whether their largest entries stand in the same channel; "
+            f"{'; '.join(clauses)}."
         ),
         agrees=together(verdicts),
     )

@@ -158,10 +158,9 @@ def conclude(quantities: Sequence[Quantity]) -> Conclusion:
     SOFT-Norm, which that figure is not about, is named beside it.
     """
     after, needed = by_seed(quantities, AFTER), by_seed(quantities, NEEDED)
-    listed: list[str] = []
+    clauses: list[str] = []
     reached: dict[float, list[bool]] = {r: [] for r in SEEN}
     for variant, of in after.items():
-        words: list[str] = []
         for place, trained in (("smooth fields", False), ("trained networks", True)):
             settings = [s for s in of if s.startswith(TRAINED) == trained]
             if not settings:
@@ -169,14 +168,14 @@ def conclude(quantities: Sequence[Quantity]) -> Conclusion:
             most = max(v for s in settings for v in of[s].values())
             steps = {r: _most(needed.get(variant, {}), of, settings, r) for r in RESIDUALS}
             counted = ", ".join(
-                f"{r:g} {'not' if n is None else f'{n:.0f}'}" for r, n in steps.items()
+                f"{r:g} {f'not within {STEPS}' if n is None else f'after {n:.0f}'}"
+                for r, n in steps.items()
             )
-            words.append(f"{place}: at most {most:.1g}; steps to {counted}")
+            clauses.append(f"{title(variant)}, {place}: at most {most:.1g}, below {counted}")
             if variant == "soft":
                 for wanted, inside in reached.items():
                     count = steps[wanted]
                     inside.append(count is not None and count <= PAPER_STEPS)
-        listed.append(f"{title(variant)} ({' | '.join(words)})")
     coarsest = reached[SEEN[0]]
     verdict = together([one for inside in reached.values() for one in inside])
     if verdict is False and all(coarsest):
@@ -185,7 +184,7 @@ def conclude(quantities: Sequence[Quantity]) -> Conclusion:
     return Conclusion(
         finding=(
             f"Residual after {PAPER_STEPS} steps, and steps until it is below a value in every "
-            f"layer, seed and ridge (not: never within {STEPS}): {', '.join(listed)}."
+            f"layer, seed and ridge; {'; '.join(clauses)}."
         ),
         agrees=verdict,
     )

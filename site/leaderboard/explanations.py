@@ -1,5 +1,6 @@
 """Reports of analyses as blocks: finding beside claim, and figures that need no script."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -113,9 +114,9 @@ def _key(figure: Curves) -> tuple[tuple[str | None, str], ...]:
 
 
 def _repeats(figure: Curves) -> bool:
-    """Several lines of several variants: each variant gets a chart of its own."""
-    variants = [line.variant for line in figure.lines]
-    return 1 < len(set(variants)) < len(variants)
+    """Several lines of each of several variants: every variant gets a chart of its own."""
+    counts = Counter(line.variant for line in figure.lines)
+    return len(counts) > 1 and min(counts.values()) > 1
 
 
 def _group(view: View, id_: str, group: Sequence[Curves]) -> Charts:
@@ -228,7 +229,7 @@ def _gallery(view: View, name: str, pictures: Sequence[Picture]) -> Gallery:
         title="Weights of one query as pictures",
         note=(
             "The square with a frame is the query. A square is as strong as its weight against the "
-            "largest of its picture; negative weights have the other colour."
+            "largest of its picture; negative weights have the other colour and a minus sign."
         ),
         rows=tuple(
             TileRow(

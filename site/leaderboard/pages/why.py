@@ -20,7 +20,7 @@ from leaderboard.contexts import slug
 from leaderboard.explanations import figures, networks_in_words, stale, verdict
 from leaderboard.format import MISSING, count_of, day, measure, percent, significant
 from leaderboard.page import Page
-from leaderboard.pieces import Code, Inline, Link, Strong, VariantName, prose
+from leaderboard.pieces import Clauses, Code, Inline, Link, Strong, VariantName, prose
 from leaderboard.results import View
 from leaderboard.tables import Cell, Head, Matrix, Row, Table
 
@@ -31,7 +31,8 @@ _LEAD = (
     "says where the claim ends, not that it is wrong."
 )
 _FIRST = (
-    "injectivity", "locality", "rank", "soft_inverse", "ablations", "fidelity", "attention_maps",
+    "injectivity", "locality", "rank", "sharpening", "ablations", "soft_inverse", "soft_landmarks",
+    "fidelity", "attention_maps",
 )  # fmt: skip
 """Those that belong together, in the order in which they are told; any others follow by name."""
 
@@ -173,11 +174,19 @@ def _shown(view: View, report: AnalysisReport, entry: AnalysisEntry | None) -> I
 def _comparison(report: AnalysisReport) -> Facts:
     """The paper's claim beside what came out."""
     found = verdict(report)
-    pairs: list[tuple[str, Inline]] = [("Here", prose(report.finding))]
+    pairs: list[tuple[str, Inline]] = [("Here", _clauses(report.finding))]
     if report.claim:
         pairs.insert(0, ("The paper", prose(report.claim)))
     pairs.append(("So", (found.badge, f" {found.sentence}")))
     return Facts(tuple(pairs), wide=True)
+
+
+def _clauses(sentence: str) -> Inline:
+    """A sentence of several clauses as lines: nobody reads ten numbers in one."""
+    parts = sentence.split("; ")
+    if len(parts) == 1:
+        return (sentence,)
+    return (Clauses((*(f"{part};" for part in parts[:-1]), parts[-1])),)
 
 
 def _document(view: View, report: AnalysisReport, entry: AnalysisEntry | None) -> Document:
