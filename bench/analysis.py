@@ -105,13 +105,22 @@ class Study:
             options=replace(spec.options, **chosen),
             seed=seed,
             device=self.device,
-            checkpoint=self._place(variant, seed, chosen),
+            checkpoint=self.place(variant, seed, chosen),
             report=report,
         )
         return learn(of, assignment)
 
-    def _place(self, variant: str, seed: int, chosen: dict[str, Scalar]) -> Path | None:
-        """Name the file after everything that decides the weights."""
+    def place(
+        self, variant: str, seed: int, chosen: dict[str, Scalar], sources: Sequence[Path] = ()
+    ) -> Path | None:
+        """Name the file of a trained network after everything that decides its weights.
+
+        Args:
+            variant: its mechanism.
+            seed: of the training.
+            chosen: what differs from the defaults.
+            sources: files beside the variant's own that decide what is trained.
+        """
         if self.folder is None:
             return None
         parts = (
@@ -121,6 +130,7 @@ class Study:
             self.device,
             torch.__version__,
             torch.get_num_threads(),
+            *(path.read_bytes().hex() for path in sources),
         )
         digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
         return self.folder / self.task / f"{variant}-seed{seed}-{digest}.pt"
@@ -155,6 +165,8 @@ class Analysis:
     """What it answers, one sentence."""
     claim: str
     """What a paper says about it, in a sentence with its source; empty where none does."""
+    paper_scale: str = ""
+    """Networks and data that the paper says it of; empty where it says nothing."""
     revision: int
     """Raised when the numbers change for the same networks."""
     variants: tuple[str, ...]

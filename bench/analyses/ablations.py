@@ -14,19 +14,16 @@ ablations.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from torch import Tensor, nn
-
-from attention_impls.multihead import FunctionMix, MultiHead
-from attention_impls.parts.linear_attention import normalised_product
 from attention_impls.registry import load
-from attention_impls.shapes import AttentionShape
 from attention_impls.spec import AttentionSpec
 from attention_impls.variants.inline import FEATURE_MAPS as MAPS
+from bench import altered
+from bench.altered import linear_with, windowed, windows
 from bench.analysis import (
     Analysis,
     Conclusion,
@@ -44,7 +41,6 @@ from bench.model import Scalar
 from bench.report import Curves, Line, Network, Quantity
 from bench.task import Assignment, task
 from bench.training import DivergedError
-from bench.windowed import windowed, windows
 
 FEATURE_MAPS = tuple(MAPS)
 LINEAR = {"relu": "linear_relu", "exp": "linear_exp"}
@@ -53,20 +49,6 @@ INJECTIVE, NOT_INJECTIVE = "InLine, no local residual", "linear attention"
 LABELS = {True: "with the local residual", False: "without the local residual"}
 ACCURACY, DIVERGED = "accuracy", "step at which it diverged"
 """Names of quantities."""
-
-
-def linear_with(feature_map: str) -> AttentionSpec:
-    """Return linear attention with a feature map of InLine, rows divided by their sums."""
-    spec = load("linear_relu")
-
-    def mix(q: Tensor, k: Tensor, v: Tensor, *, epsilon: float) -> Tensor:
-        return normalised_product(MAPS[feature_map](q), MAPS[feature_map](k), v, epsilon)
-
-    def make(shape: AttentionShape, options: Any) -> nn.Module:
-        function = FunctionMix(partial(mix, epsilon=options.epsilon))
-        return MultiHead(shape, function, qkv_bias=options.qkv_bias)
-
-    return replace(spec, make=make)
 
 
 def run(study: Study) -> Findings:
@@ -105,7 +87,8 @@ def _injective_cell(study: Study, injective: bool, name: str) -> Callable[[int],
     if name in LINEAR:
         return lambda seed: study.trained(LINEAR[name], seed).result.accuracy
     spec = linear_with(name)
-    return lambda seed: _learned(study, spec, spec.options, seed, f"feature_map={name}")
+    changed: dict[str, Scalar] = {"feature_map": name}
+    return lambda seed: _learned(study, spec, spec.options, seed, changed)
 
 
 def _windows(study: Study, quantities: list[Quantity]) -> Iterator[Line]:
@@ -123,22 +106,28 @@ def _windows(study: Study, quantities: list[Quantity]) -> Iterator[Line]:
 
 
 def _window_cell(study: Study, local: bool, side: int, *, whole: bool) -> Callable[[int], float]:
+    changed: dict[str, Scalar] = {} if local else {"local_residual": False}
     if whole:
-        options: dict[str, Scalar] = {} if local else {"local_residual": False}
-        return lambda seed: study.trained("inline", seed, options).result.accuracy
+        return lambda seed: study.trained("inline", seed, changed).result.accuracy
     spec = windowed(load("inline"), side)
     chosen = spec.options if local else without_local_options(spec.options)
-    words = f"window={side}" if local else f"local_residual=False, window={side}"
-    return lambda seed: _learned(study, spec, chosen, seed, words)
+    return lambda seed: _learned(study, spec, chosen, seed, changed | {"window": side})
 
 
-def _learned(study: Study, spec: AttentionSpec, options: Any, seed: int, words: str) -> float:
+def _learned(
+    study: Study, spec: AttentionSpec, options: Any, seed: int, changed: dict[str, Scalar]
+) -> float:
     """Train a network that is none of the tree's variants; name it by what was changed."""
     of = task(study.task)
+    words = ", ".join(f"{name}={value}" for name, value in sorted(changed.items()))
     study.note(f"{spec.name}, {words}, seed {seed}")
     result = learn(
-        of, Assignment(spec=spec, options=options, seed=seed, device=study.device)
-    ).result
+        of,
+        Assignment(
+            spec=spec, options=options, seed=seed, device=study.device,
+            checkpoint=study.place(spec.name, seed, changed, (Path(altered.__file__),)),
+        ),
+    ).result  # fmt: skip
     study.networks.append(
         Network(
             task=of.name, recipe_sha256=of.recipe_sha256, variant=spec.name,
@@ -267,6 +256,7 @@ ANALYSIS = Analysis(
         "Injective attention is more accurate than linear attention with every feature map, the "
         "local residual adds to it, and larger windows are better (InLine, tables of ablations)."
     ),
+    paper_scale="Swin-T on ImageNet-1K: windows of 7 to 56 tokens a side",
     revision=1,
     variants=("inline", "linear_relu", "linear_exp"),
     run=run,

@@ -34,7 +34,7 @@ from bench.analysis import (
     title,
     together,
 )
-from bench.attention_matrix import attentions, matrix, seen, without_local_branch
+from bench.attention_matrix import any_matrix, attentions, seen, without_local_branch
 from bench.masking import Masking, neighbourhood, random_tokens
 from bench.mechanism import Mechanism, by_mechanism, mechanisms
 from bench.report import Curves, Line, Quantity
@@ -124,7 +124,7 @@ def _mass(study: Study, mechanism: Mechanism, seed: int) -> tuple[list[float], l
     signed: list[float] = []
     sizes: list[float] = []
     for layer in layers:
-        rows = torch.stack([matrix(layer.of(item)) for item in range(len(layer.x))]).cpu()
+        rows = torch.stack([any_matrix(layer.of(item)) for item in range(len(layer.x))]).cpu()
         signed.append(float((rows * near).sum(-1).mean()))
         whole = rows.abs().sum(-1)
         there = whole > 0
@@ -263,6 +263,7 @@ ANALYSIS = Analysis(
         "Attention gives its neighbourhood more weight than uniform weights would, and losing "
         "local tokens costs more accuracy than losing as many random ones (InLine, section 4.2)."
     ),
+    paper_scale="DeiT-T on ImageNet-1K: 12 layers, 196 tokens, a class token",
     revision=3,
     variants=("softmax", "inline", "linear_relu", "linear_elu", "focused_linear"),
     run=run,

@@ -160,6 +160,7 @@ ANALYSIS = Analysis(
         "With some power, pairs with the same largest channel come nearer and pairs with different "
         "ones part (FLatten, section 4.1, proposition 1)."
     ),
+    paper_scale="a proof that names no power; its networks use power 3",
     revision=1,
     variants=(VARIANT,),
     run=run,

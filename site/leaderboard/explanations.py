@@ -78,7 +78,7 @@ def stale(view: View, report: AnalysisReport, entry: AnalysisEntry | None) -> tu
 def networks_in_words(view: View, report: AnalysisReport) -> str:
     """Say which trained networks were looked into."""
     if not report.networks:
-        return "None: the mathematics alone, on made-up inputs."
+        return "No trained networks: the mathematics alone, on made-up inputs."
     tasks = {
         n.task: view.tasks[n.task].title if n.task in view.tasks else n.task
         for n in report.networks

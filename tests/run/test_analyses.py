@@ -15,8 +15,8 @@ from attention_impls.parts.newton import newton_inverse
 from attention_impls.registry import UnknownName
 from attention_impls.shapes import AttentionShape, Grid
 from attention_impls.vit import VisionTransformer
+from bench import altered, landmark_matrices, masking
 from bench import analysis as analyses
-from bench import landmark_matrices, masking, windowed
 from bench.analyses import (
     ablations,
     attention_maps,
@@ -306,7 +306,7 @@ def test_logits_have_the_temperature_as_their_deviation() -> None:
 def test_windows_are_attention_on_each_part_alone() -> None:
     torch.manual_seed(0)
     layer = load("softmax").build(replace(SHAPE, grid=Grid(2, 2)))
-    inside = windowed.Windowed(layer, 2)
+    inside = altered.Windowed(layer, 2)
     x = torch.randn(2, 16, 16)
     changed = x.clone()
     changed[:, 15] += 1
@@ -315,7 +315,7 @@ def test_windows_are_attention_on_each_part_alone() -> None:
     assert moved.nonzero().flatten().tolist() == [10, 11, 14, 15]
     part = x[:, [10, 11, 14, 15]]
     torch.testing.assert_close(before[:, [10, 11, 14, 15]], layer(part, Grid(2, 2)))
-    assert windowed.windows(Grid(8, 8)) == (2, 4, 8)
+    assert altered.windows(Grid(8, 8)) == (4, 8)
 
 
 # Whole runs ---------------------------------------------------------------------------------------
@@ -626,7 +626,7 @@ def cells(**of: list[float | None]) -> tuple[Quantity, ...]:
             setting=f"{ablations.LABELS[local]}, window {side}, seed {seed}",
         )
         for local in (True, False)
-        for side in (2, 4)
+        for side in (4, 8)
         for seed in range(3)
     )  # fmt: skip
 
@@ -655,7 +655,7 @@ def test_linear_attention_takes_every_feature_map() -> None:
     """With relu it is the tree's own variant; with the identity its rows can sum to nothing."""
     x = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(0))
     answers = {}
-    others = {name: ablations.linear_with(name) for name in ablations.FEATURE_MAPS}
+    others = {name: altered.linear_with(name) for name in ablations.FEATURE_MAPS}
     for name, spec in {"own": load("linear_relu"), **others}.items():
         torch.manual_seed(0)
         answers[name] = spec.build(SHAPE)(x, GRID)

@@ -163,20 +163,24 @@ def _shown(view: View, report: AnalysisReport, entry: AnalysisEntry | None) -> I
     reasons = stale(view, report, entry)
     if reasons:
         yield Notice((Strong("Stale. "), " ".join(reasons)), "warning")
-    yield _comparison(report)
+    yield _comparison(view, report, entry)
     yield from figures(view, report)
-    words = f"{networks_in_words(view, report)} "
     yield Paragraph(
-        (words, Link("All numbers, networks, and how to repeat it", _address(report))), "small"
+        (Link("All numbers, networks, and how to repeat it", _address(report)),), "small"
     )
 
 
-def _comparison(report: AnalysisReport) -> Facts:
-    """The paper's claim beside what came out."""
+def _comparison(view: View, report: AnalysisReport, entry: AnalysisEntry | None) -> Facts:
+    """The paper's claim beside what came out, and what both looked at."""
     found = verdict(report)
-    pairs: list[tuple[str, Inline]] = [("Here", _clauses(report.finding))]
+    pairs: list[tuple[str, Inline]] = []
     if report.claim:
-        pairs.insert(0, ("The paper", prose(report.claim)))
+        pairs.append(("The paper", prose(report.claim)))
+    pairs.append(("Here", _clauses(report.finding)))
+    looked = networks_in_words(view, report)
+    if entry is not None and entry.paper_scale:
+        looked = f"The paper: {entry.paper_scale}; here: {looked[0].lower()}{looked[1:]}"
+    pairs.append(("Looked at", _clauses(looked)))
     pairs.append(("So", (found.badge, f" {found.sentence}")))
     return Facts(tuple(pairs), wide=True)
 
@@ -197,7 +201,7 @@ def _document(view: View, report: AnalysisReport, entry: AnalysisEntry | None) -
     reasons = stale(view, report, entry)
     if reasons:
         blocks.append(Notice((Strong("Stale. "), " ".join(reasons)), "warning"))
-    blocks.append(_comparison(report))
+    blocks.append(_comparison(view, report, entry))
     blocks.append(Paragraph((Link("The figures, and all other analyses", "why.html"),), "small"))
     blocks.append(Section("made", "How it was made", tuple(_made(view, report, entry))))
     if report.networks:
