@@ -17,7 +17,6 @@ EUSIPCO 2007.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
 import torch
@@ -160,22 +159,6 @@ def _line(
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Lift:
-    """Whether the branch of one variant raises the rank, against one way of being without it."""
-
-    words: str
-    raised: int
-    """Tolerances at which the mean rank is higher with the branch."""
-
-    @property
-    def verdict(self) -> bool | None:
-        """It must be so at every tolerance."""
-        if self.raised == len(TOLERANCES):
-            return True
-        return None if self.raised else False
-
-
 def conclude(quantities: Sequence[Quantity]) -> Conclusion:
     """Compare the largest ranks with the bound, and ranks with and without a local branch."""
     tokens = by_setting(quantities, "tokens")[None][""]
@@ -207,11 +190,18 @@ def conclude(quantities: Sequence[Quantity]) -> Conclusion:
             f"; the bound, {head_dim:.0f} and for InLine {head_dim + 1:.0f}, holds for {kept} of "
             f"{len(bounded)} linear mechanisms at every tolerance down to {min(TOLERANCES):g}"
         )
-    lifts = list(_lifts(quantities))
-    sentence += "".join(f"; {one.words}" for one in lifts)
-    return Conclusion(
-        finding=f"{sentence}.", agrees=together([*verdicts, *(one.verdict for one in lifts)])
-    )
+    for mechanism, of in by_mechanism(quantities, RANK + LOCAL).items():
+        raised = _raised(quantities, mechanism, of)
+        verdicts += [
+            True if count == len(TOLERANCES) else None if count else False
+            for count in raised.values()
+        ]
+        words = ", ".join(f"at {count} against {other}" for other, count in raised.items())
+        sentence += (
+            f"; the local branch of {title(mechanism.variant)} raises the mean rank, of "
+            f"{len(TOLERANCES)} tolerances, {words}"
+        )
+    return Conclusion(finding=f"{sentence}.", agrees=together(verdicts))
 
 
 def _stated(ranks: dict[Mechanism, dict[str, dict[int, float]]]) -> dict[Mechanism, float]:
@@ -225,38 +215,28 @@ def _stated(ranks: dict[Mechanism, dict[str, dict[int, float]]]) -> dict[Mechani
     }  # fmt: skip
 
 
-def _lifts(quantities: Sequence[Quantity]) -> Iterator[_Lift]:
-    """Compare every mechanism that has a branch with itself without, and with one that never had.
+def _raised(
+    quantities: Sequence[Quantity], mechanism: Mechanism, whole: dict[str, dict[int, float]]
+) -> dict[str, int]:
+    """At how many tolerances the branch raises the mean rank, against each way to be without one.
 
-    Networks that were trained differently are compared by the means over seeds and layers; the
-    same network with and without its branch in every seed and layer.
+    The same network with and without its branch is compared in every layer and seed; networks that
+    were trained differently by their means over both.
     """
-    whole, bare = by_mechanism(quantities, RANK + LOCAL), by_mechanism(quantities, RANK)
-    for mechanism, of in whole.items():
-        others = [m for m in bare if m.variant == mechanism.variant]
-        for other in others:
-            same = other == mechanism
-            signs: list[int] = []
-            for tolerance in TOLERANCES:
-                mine, theirs = (_at(x, tolerance) for x in (of, bare[other]))
-                gaps = (
-                    [a - b for a, b in zip(mine, theirs, strict=True)]
-                    if same
-                    else [fmean(mine) - fmean(theirs)]
-                )
-                signs.append(
-                    1 if all(g > 0 for g in gaps) else -1 if all(g < 0 for g in gaps) else 0
-                )
-            raised, lowered = signs.count(1), signs.count(-1)
-            against = "the same networks without it" if same else f"networks {WITHOUT}"
-            but = f" and lowers it at {lowered}" if lowered else ""
-            yield _Lift(
-                words=(
-                    f"the local branch of {title(mechanism.variant)} raises the mean rank at "
-                    f"{raised} of {len(TOLERANCES)} tolerances against {against}{but}"
-                ),
-                raised=raised,
-            )  # fmt: skip
+    found: dict[str, int] = {}
+    for other, bare in by_mechanism(quantities, RANK).items():
+        if other.variant != mechanism.variant:
+            continue
+        same = other == mechanism
+        count = 0
+        for tolerance in TOLERANCES:
+            mine, theirs = _at(whole, tolerance), _at(bare, tolerance)
+            if same:
+                count += all(a > b for a, b in zip(mine, theirs, strict=True))
+            else:
+                count += fmean(mine) > fmean(theirs)
+        found["the same networks without it" if same else f"networks {WITHOUT}"] = count
+    return found
 
 
 def _at(of: dict[str, dict[int, float]], tolerance: float) -> list[float]:

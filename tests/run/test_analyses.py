@@ -506,6 +506,21 @@ def rank_if(
     return of
 
 
+def sharpening_if(same: float, different: float, spread: float) -> Callable[[Quantity], float]:
+    """Cosines at the published power; all are 0.5 at power 1. Random vectors say the opposite."""
+
+    def of(q: Quantity) -> float:
+        published = f"power {sharpening.PUBLISHED}," in q.setting
+        if q.name not in sharpening.COSINE.values() or not published:
+            return 0.5
+        if q.setting.startswith(sharpening.RANDOM):
+            return 0.1 if q.name == sharpening.COSINE["same"] else 0.9
+        wobble = spread * (-1) ** int(q.setting[-1])
+        return (same if q.name == sharpening.COSINE["same"] else different) + wobble
+
+    return of
+
+
 def soft_if(fields: float, trained: float) -> Callable[[Quantity], float]:
     """Steps of SOFT to every residual."""
 
@@ -578,8 +593,10 @@ def ablation_if(injective: float, spread: float) -> Callable[[Quantity], float]:
         ("rank", rank_if(49, 32, 32), False),
         ("rank", rank_if(49, 32, 49, 32), None),
         ("rank", rank_if(16, 16, 16), None),
-        ("sharpening", lambda q: 1.0 if "some power" in q.name else q.value, True),
-        ("sharpening", lambda q: 0.9 if "some power" in q.name else q.value, False),
+        ("sharpening", sharpening_if(0.6, 0.1, 0.0), True),
+        ("sharpening", sharpening_if(0.4, 0.1, 0.0), False),
+        ("sharpening", sharpening_if(0.6, 0.9, 0.0), False),
+        ("sharpening", sharpening_if(0.55, 0.1, 0.2), None),
         ("soft_inverse", soft_if(20, 20), True),
         ("soft_inverse", soft_if(20, 21), False),
         ("soft_inverse", soft_if(21, 20), False),
