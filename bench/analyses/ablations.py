@@ -218,7 +218,7 @@ def conclude(quantities: Sequence[Quantity]) -> Conclusion:
     return Conclusion(
         finding=(
             "Mean accuracy over seeds, told apart by the 95 % interval of the differences of each "
-            f"seed with itself. {'; '.join(parts)}{scale}."
+            f"seed with itself; {'; '.join(parts)}{scale}."
         ),
         agrees=together(verdicts),
     )

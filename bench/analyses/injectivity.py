@@ -15,7 +15,7 @@ layers, class token) is not stated; here all layers, heads and seeds are pooled,
 token.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import cast
@@ -229,7 +229,7 @@ def conclude(quantities: Sequence[Quantity]) -> Conclusion:
     toys = {v: of[""] for v, of in by_setting(quantities, EQUAL).items()}
     place = "tolerance 0.001"
     listed = ", ".join(
-        f"{m.label} {100 * fmean(of[place].values()):.2g} %"
+        f"{m.label} {_percent(of[place].values())}"
         for m, of in sorted(shares.items(), key=lambda item: -fmean(item[1][place].values()))
     )
     sentence = (
@@ -243,7 +243,8 @@ def conclude(quantities: Sequence[Quantity]) -> Conclusion:
             continue
         signs = [_apart(shares, linear, injective, setting) for setting in shares[linear]]
         more, fewer = signs.count(1), signs.count(-1)
-        verdicts.append(not fewer if more or fewer else None)
+        # seeds that disagree at some tolerance do not decide
+        verdicts.append(True if more == len(signs) else False if fewer and not more else None)
         but = f" and fewer at {fewer}" if fewer else ""
         sentence += (
             f"; {linear.label} confuses more than every injective one at {more} of {len(signs)} "
@@ -263,6 +264,12 @@ def conclude(quantities: Sequence[Quantity]) -> Conclusion:
         verdicts += [value > _ROUNDING for m, value in doubled.items() if m in injective]
         verdicts += [v < _ROUNDING for m, v in doubled.items() if m.variant == "linear_relu"]
     return Conclusion(finding=f"{sentence}.", agrees=together(verdicts))
+
+
+def _percent(shares: Collection[float]) -> str:
+    """Mean and range over the seeds."""
+    ends = f"{100 * min(shares):.2g} to {100 * max(shares):.2g} by seed"
+    return f"{100 * fmean(shares):.2g} %" + (f" ({ends})" if max(shares) else "")
 
 
 def _apart(

@@ -123,7 +123,7 @@ def _figures(quantities: Sequence[Quantity]) -> Iterator[Curves]:
                     high=tuple(map(max, of)) if several else None,
                 )
             )  # fmt: skip
-    for place, of in lines.items():
+    for place, of in sorted(lines.items()):
         yield Curves(
             kind="lines", title=place[0].upper() + place[1:], x="power", y="mean cosine of pairs",
             log_x=True, lines=tuple(of),

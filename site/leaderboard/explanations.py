@@ -40,7 +40,8 @@ DISAGREES = Verdict(
 )
 CANNOT_TELL = Verdict(
     word="cannot tell",
-    sentence="Our small-scale result cannot tell whether the paper is right.",
+    sentence="Our small-scale result speaks nowhere against the paper, but cannot tell about every "
+    "part of the claim.",
     badge=Badge("cannot tell", "warning", "The numbers do not decide every part of the claim."),
 )
 NO_CLAIM = Verdict(

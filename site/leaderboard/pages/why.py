@@ -179,8 +179,10 @@ def _comparison(view: View, report: AnalysisReport, entry: AnalysisEntry | None)
     pairs.append(("Here", _clauses(report.finding)))
     looked = networks_in_words(view, report)
     if entry is not None and entry.paper_scale:
-        looked = f"The paper: {entry.paper_scale}; here: {looked[0].lower()}{looked[1:]}"
-    pairs.append(("Looked at", _clauses(looked)))
+        here = f"here: {looked[0].lower()}{looked[1:]}"
+        pairs.append(("Looked at", (Clauses((f"The paper: {entry.paper_scale};", here)),)))
+    else:
+        pairs.append(("Looked at", (looked,)))
     pairs.append(("So", (found.badge, f" {found.sentence}")))
     return Facts(tuple(pairs), wide=True)
 
