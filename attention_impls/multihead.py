@@ -23,13 +23,35 @@ def merge_heads(heads: Heads) -> Stream:
 
 
 def require_tokens(x: Stream, grid: Grid, extra_tokens: int) -> None:
-    """Raise UnsupportedShape when `x` does not hold the tokens of `grid` and the extra ones."""
+    """Refuse an `x` that does not hold the tokens of `grid` and the extra ones.
+
+    Raises:
+        UnsupportedShape: another number of tokens, no sequence, or not [batch, tokens, channels].
+        TypeError: `grid` is no Grid.
+    """
+    if type(grid) is not Grid:
+        raise TypeError(f"grid is {grid!r}, must be a Grid: Grid(height, width)")
+    if x.dim() != 3:
+        raise UnsupportedShape(
+            f"x is {list(x.shape)}, must be [batch, tokens, channels]; an image "
+            "[batch, channels, height, width] becomes that by x.flatten(2).transpose(1, 2)"
+        )
+    if x.shape[0] == 0:
+        raise UnsupportedShape(f"x is {list(x.shape)}, must hold one sequence at least")
     needed = grid.tokens + extra_tokens
     if x.shape[1] != needed:
         beside = f" with {extra_tokens} extra tokens" if extra_tokens else ""
         raise UnsupportedShape(
             f"x has {x.shape[1]} tokens, grid {grid}{beside} needs {needed}; "
             "pass the grid of this call"
+        )
+
+
+def require_channels(x: Stream, channels: int) -> None:
+    """Raise UnsupportedShape when the tokens of `x` are not as wide as the layer."""
+    if x.shape[2] != channels:
+        raise UnsupportedShape(
+            f"x has {x.shape[2]} channels, this layer has {channels} (heads x head_dim)"
         )
 
 
@@ -79,8 +101,13 @@ class MultiHead(nn.Module):
         self.register_load_state_dict_pre_hook(absent_bias_is_zero)
 
     def project(self, x: Stream) -> tuple[Heads, Heads, Heads]:
-        """Return q, k, v; for streams `qv`, k is q; for `v`, all three are v."""
+        """Return q, k, v; for streams `qv`, k is q; for `v`, all three are v.
+
+        Raises:
+            UnsupportedShape: `x` has other channels.
+        """
         batch, tokens, _ = x.shape
+        require_channels(x, self.qkv.in_features)
         parts = self.qkv(x).view(batch, tokens, len(self.streams), self.heads, self.head_dim)
         # split where the streams lie in memory: backward, their gradients are joined in one copy
         parts = tuple(part.transpose(1, 2) for part in parts.unbind(2))
@@ -88,7 +115,7 @@ class MultiHead(nn.Module):
         return parts[0], parts[(len(parts) - 1) // 2], parts[-1]
 
     def forward(self, x: Stream, grid: Grid) -> Stream:
-        """Attend. Raises UnsupportedShape when `x` does not hold the tokens of `grid`."""
+        """Attend. Raises UnsupportedShape when `x` is not of the layer's channels and `grid`."""
         require_tokens(x, grid, self.extra_tokens)
         q, k, v = self.project(x)
         return self.out(merge_heads(self.mix(q, k, v, x, grid)))

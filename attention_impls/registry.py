@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import pkgutil
 import re
+import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -197,5 +198,11 @@ def _module(name: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ValueError(f"variant file {_outside[name]}: not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # where Python looks classes up by name: to pickle a layer, to read annotations that are text
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
     return module

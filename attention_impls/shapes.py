@@ -58,6 +58,13 @@ class AttentionShape:
         _require_positive(
             "AttentionShape", batch=self.batch, heads=self.heads, head_dim=self.head_dim
         )
+        if type(self.grid) is not Grid:
+            raise TypeError(
+                f"AttentionShape: grid is {self.grid!r}, must be a Grid(height, width); "
+                "a sequence is Grid(1, tokens)"
+            )
+        if type(self.causal) is not bool:
+            raise TypeError(f"AttentionShape: causal is {self.causal!r}, must be True or False")
         if type(self.extra_tokens) is not int or self.extra_tokens < 0:
             raise ValueError(
                 f"AttentionShape: extra_tokens is {self.extra_tokens!r}, must be an integer >= 0"

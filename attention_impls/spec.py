@@ -160,9 +160,10 @@ class AttentionSpec:
         """Return every reason why `shape` cannot be computed; an empty tuple means that it can.
 
         Raises:
-            TypeError: `options` is not of this variant's options class.
+            TypeError: `options` is not of this variant's options class, `shape` no AttentionShape.
         """
         chosen = self.checked_options(options)
+        _require_shape(self.name, shape)
         reasons: list[str] = []
         if shape.causal and not self.traits.causal:
             reasons.append("no causal form: use causal=False")
@@ -173,9 +174,12 @@ class AttentionSpec:
     def build(self, shape: AttentionShape, options: Any = None) -> nn.Module:
         """Build the layer for `shape`; `options=None` takes the published defaults.
 
+        Tables that follow from shape and options are no part of the layer's state dict: a layer
+        that was built on the meta device is built again where it runs, not filled by `to_empty`.
+
         Raises:
             UnsupportedShape: with every reason.
-            TypeError: `options` is not of this variant's options class.
+            TypeError: `options` is not of this variant's options class, `shape` no AttentionShape.
         """
         chosen = self.checked_options(options)
         if reasons := self.unsupported(shape, chosen):
@@ -183,8 +187,13 @@ class AttentionSpec:
         return self.make(shape, chosen)
 
     def flops(self, shape: AttentionShape, options: Any = None) -> int:
-        """FLOPs of one forward pass at layer level (one multiply-add = 2, contractions only)."""
+        """FLOPs of one forward pass at layer level (one multiply-add = 2, contractions only).
+
+        Raises:
+            TypeError: `options` is not of this variant's options class, `shape` no AttentionShape.
+        """
         chosen = self.checked_options(options)
+        _require_shape(self.name, shape)
         return self.core_flops(shape, chosen) + self.projection_flops(shape, chosen)
 
     def checked_options(self, options: Any) -> Any:
@@ -197,6 +206,14 @@ class AttentionSpec:
                 f"must be {type(self.options).__name__}"
             )
         return options
+
+
+def _require_shape(name: str, shape: AttentionShape) -> None:
+    if type(shape) is not AttentionShape:
+        raise TypeError(
+            f"{name}: shape is {shape!r}, must be an "
+            "AttentionShape(batch, Grid(height, width), heads, head_dim)"
+        )
 
 
 def _wrong_options(options: Any) -> Iterator[str]:

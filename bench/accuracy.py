@@ -2,9 +2,10 @@
 
 import torch
 
+from bench.blueprint import CannotRun
 from bench.learning import learn
 from bench.model import TaskRun, digest
-from bench.subject import CannotRun, Subject
+from bench.subject import Subject
 from bench.task import Assignment, TaskResult, task
 from bench.together import Joint, learn_together
 

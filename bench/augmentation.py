@@ -1,13 +1,13 @@
 """What is done to training images, the same draws on every device and for every variant."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-Augmentation = Literal["none", "crop_flip"]
+from bench.recipe import Augmentation
+
 _PADDING_SHARE = 8
 """Images are padded by an eighth of their side, as is usual for 32 pixels (4)."""
 

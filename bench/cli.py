@@ -17,6 +17,8 @@ from bench.checkout import suite_version
 from bench.cli_options import (
     DEVICE,
     RESULTS,
+    STOPPED,
+    SUBMITTED_BY,
     VARIANT_FILE,
     Failure,
     RunCommand,
@@ -24,6 +26,7 @@ from bench.cli_options import (
     device_or_best,
     executor_options,
     explained,
+    patterns,
 )
 
 _PORT = 8000
@@ -36,6 +39,7 @@ _PLAN = click.option(
 )
 _ONLY = click.option(
     "--only",
+    callback=patterns,
     help="Keep cases whose variant or id matches a shell pattern; several stand apart by spaces.",
 )
 _DTYPE = click.option(
@@ -119,9 +123,7 @@ def _listed() -> None:
     show_default=True,
     help=f"Who runs the cases: {', '.join(names_in(Path(__file__).parent / 'executors'))}.",
 )
-@click.option(
-    "--submitted-by", default="anonymous", show_default=True, help="Account name for the record."
-)
+@SUBMITTED_BY
 @click.option(
     "--site",
     "site_folder",
@@ -159,6 +161,7 @@ def run(
     with explained():
         plan = plans.load_plan(plan_name, plans.everything(chosen, _dtypes(dtypes), only))
         if only is not None:
+            plans.refuse_idle(plan, only)
             plan = plans.only(plan, only)
         options = executor_options(executor)
     order = Order(
@@ -190,7 +193,7 @@ def run(
         kept = late or resume or unfinished(journals) != before or (go_on and bool(before))
         words = _stopped_words(f"{minutes:g} minutes are over" if late else "Stopped", kept)
         console.print(f"\n{words}", highlight=False, markup=False, soft_wrap=True)
-        raise SystemExit(UNFINISHED if late else 130) from None
+        raise SystemExit(UNFINISHED if late else STOPPED) from None
     console.print("rendering the site", style="dim", highlight=False)
     try:
         page = _render(results, site_folder, variant_files)
@@ -200,7 +203,7 @@ def run(
         if isinstance(stopped, Failure):
             raise
         console.print("\nStopped while the site was rendered; render it with\n  nox -s site")
-        raise SystemExit(130) from None
+        raise SystemExit(STOPPED) from None
     for one in finished:
         last_screen(one, page, console)
 
@@ -253,10 +256,10 @@ def export(run_id: str | None, results: Path, form: str, out: Path | None) -> No
 
     with explained():
         text = exported(results.resolve(), run_id, form)
+        if out is not None:
+            out.write_text(text, encoding="utf-8")
     if out is None:
         click.echo(text, nl=False)
-    else:
-        out.write_text(text, encoding="utf-8")
 
 
 def _free_port() -> int:

@@ -5,7 +5,15 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bench.cli_options import DEVICE, RESULTS, Failure, device_or_best, explained, usable_cpus
+from bench.cli_options import (
+    DEVICE,
+    RESULTS,
+    STOPPED,
+    Failure,
+    device_or_best,
+    explained,
+    usable_cpus,
+)
 
 BACKBONE = click.option("--backbone", required=True, help="Id of a whole model, see `list`.")
 RESOLUTION = click.option(
@@ -126,7 +134,7 @@ def evaluate(
                 result = evaluation.evaluate(order, report)
         except KeyboardInterrupt:
             click.echo("Stopped. Nothing counted is lost; the same command goes on.")
-            raise SystemExit(130) from None
+            raise SystemExit(STOPPED) from None
     click.echo(
         f"{backbone}: top-1 {result.top1:.2%}, top-5 {result.top5:.2%} of {result.pictures:,} "
         f"pictures; {order.out}"
@@ -148,7 +156,7 @@ def download(dataset: str | None) -> None:
         return
     if dataset not in known:
         raise Failure(f"data set {dataset!r}: allowed {', '.join(known)}")
-    with explained():
+    with explained(stopped="Stopped. The same command gets what is missing."):
         click.echo(fetched(known[dataset], click.echo))
 
 
@@ -194,7 +202,7 @@ def analyse(
         for name in analysis_names():
             click.echo(f"{name:18} {analysis(name).question}")
         return
-    with explained():
+    with explained(stopped="Stopped. Trained networks are kept; the same command goes on."):
         for name in names:
             path, report = analysed(
                 analysis(name),
@@ -240,5 +248,5 @@ def demo(
     wishes = Wishes(
         variant=variant, recipe=recipe, device=device_or_best(device), data=data, out=out
     )
-    with explained():
+    with explained(stopped="Stopped. The same command goes on after the last whole epoch."):
         click.echo(demonstrate(wishes, click.echo))

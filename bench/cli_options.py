@@ -8,6 +8,43 @@ from typing import Any
 
 import click
 
+
+def account_name(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> str | None:
+    """Return the name of an account as records hold it: in small letters, or refuse it at once."""
+    from bench.model import Name
+
+    if value is None or _fits(value.lower(), Name):
+        return value and value.lower()
+    raise click.BadParameter(
+        f"{value!r}: at most 96 letters, digits and . _ - after a first letter or digit; give the "
+        "name of your account"
+    )
+
+
+def patterns(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """Return shell patterns that the record of a run can hold, or refuse them at once."""
+    from bench.model import Text
+
+    if value is None or _fits(value, Text):
+        return value
+    raise click.BadParameter(
+        f"{len(value):,} characters, {value[:40]!r} ...: at most 4,000 are recorded, without < and "
+        "> and control characters; use fewer, wider patterns"
+    )
+
+
+def _fits(value: str, kind: Any) -> bool:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(kind).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
 RESULTS = click.option(
     "--results",
     type=click.Path(path_type=Path, file_okay=False),
@@ -17,6 +54,13 @@ RESULTS = click.option(
 )
 DEVICE = click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda where there is one."
+)
+SUBMITTED_BY = click.option(
+    "--submitted-by",
+    callback=account_name,
+    default="anonymous",
+    show_default=True,
+    help="Account name for the record.",
 )
 VARIANT_FILE = click.option(
     "--variant-file",
@@ -28,6 +72,24 @@ VARIANT_FILE = click.option(
 
 
 _GIVEN = "attnbench.executor_options"
+STOPPED = 130
+"""Exit status of a command that was ended by Ctrl-C."""
+ACTIONABLE = frozenset(
+    {
+        "attention_impls.registry.UnknownName",
+        "attention_impls.registry.VariantFileError",
+        "bench.attention_matrix.NotLinearError",
+        "bench.checkpoint.CheckpointError",
+        "bench.dataset.WrongDataError",
+        "bench.executor.PoolError",
+        "bench.journal.JournalError",
+        "bench.processes.LaunchError",
+        "bench.training.DivergedError",
+        "builtins.OSError",
+        "builtins.ValueError",
+    }
+)
+"""Errors whose message says what to do, by name: importing their modules would take seconds."""
 
 
 class Failure(click.ClickException):
@@ -35,25 +97,23 @@ class Failure(click.ClickException):
 
 
 class explained:  # noqa: N801  # reads as a statement: with explained()
-    """Turn the errors that a person can act on into a message without a traceback."""
+    """Turn the errors that a person can act on into a message without a traceback.
+
+    With `stopped`, Ctrl-C too: these words are printed, and the exit status is that of a command
+    that was ended, which is no answer.
+    """
+
+    def __init__(self, *, stopped: str | None = None) -> None:
+        self.stopped = stopped
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        from attention_impls.registry import UnknownName, VariantFileError
-        from bench.dataset import WrongDataError
-        from bench.executor import PoolError
-        from bench.journal import JournalError
-        from bench.processes import LaunchError
-
-        if isinstance(
-            error,
-            (
-                UnknownName, VariantFileError, ValueError, OSError, JournalError, LaunchError,
-                PoolError, WrongDataError,
-            ),
-        ):  # fmt: skip
+        if self.stopped is not None and isinstance(error, KeyboardInterrupt):
+            click.echo(f"\n{self.stopped}")
+            raise SystemExit(STOPPED) from None
+        if any(f"{c.__module__}.{c.__qualname__}" in ACTIONABLE for c in type(error).__mro__):
             raise Failure(str(error)) from error
 
 

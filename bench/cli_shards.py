@@ -1,19 +1,22 @@
 """The verb that puts journals of parts of one plan together."""
 
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
-from bench.cli_options import RESULTS, explained
+from bench.cli_options import RESULTS, SUBMITTED_BY, explained
+
+if TYPE_CHECKING:
+    from bench.journal import Header
 
 
 @click.command()
 @click.argument("journals", nargs=-1, required=True, type=click.Path(path_type=Path))
 @RESULTS
-@click.option(
-    "--submitted-by", default="anonymous", show_default=True, help="Account name for the record."
-)
+@SUBMITTED_BY
 def merge(journals: tuple[Path, ...], results: Path, submitted_by: str) -> None:
     """Put the JOURNALS of parts of one plan together, and write the run if nothing is missing.
 
@@ -32,10 +35,24 @@ def merge(journals: tuple[Path, ...], results: Path, submitted_by: str) -> None:
             left = missing(joined)
             if left:
                 console.print(
-                    f"{left} visits are missing; make them with\n  nox -s bench -- --plan "
-                    f"{joined.header.plan.name} --resume",
+                    f"{left} visits are missing; make them with (and --dtype, --threads or "
+                    f"--executor as the parts were made)\n  {_going_on(joined.header, results)}",
                     highlight=False,
+                    markup=False,
+                    soft_wrap=True,
                 )
                 return
             finished = write(joined, results.resolve(), submitted_by)
-    console.print(str(finished.folder), highlight=False, soft_wrap=True)
+    console.print(str(finished.folder), highlight=False, markup=False, soft_wrap=True)
+
+
+def _going_on(header: "Header", results: Path) -> str:
+    """The command that makes what is missing, as far as the journal knows how it was begun."""
+    words = ["--plan", header.plan.name]
+    if header.only is not None:
+        words += ["--only", header.only]
+    for file in header.variant_files:
+        words += ["--variant-file", file]
+    if results != Path("results"):
+        words += ["--results", str(results)]
+    return f"nox -s bench -- {shlex.join([*words, '--resume'])}"

@@ -9,6 +9,7 @@ from bench.cli_options import (
     DEVICE,
     RESULTS,
     VARIANT_FILE,
+    account_name,
     add_variants,
     called,
     device_or_best,
@@ -68,7 +69,7 @@ def check(
 @click.command()
 @click.argument("run")
 @RESULTS
-@click.option("--account", help=_ACCOUNT)
+@click.option("--account", callback=account_name, help=_ACCOUNT)
 @click.option("--remote", default="origin", show_default=True, help="Where the branch is pushed.")
 @click.option("--run", "carry", is_flag=True, help="Run the git commands instead of printing them.")
 def submit(run: str, results: Path, account: str | None, remote: str, carry: bool) -> None:
@@ -107,7 +108,7 @@ def submit(run: str, results: Path, account: str | None, remote: str, carry: boo
 @VARIANT_FILE
 @click.option("--of", "of", metavar="RUN", help="The run that published it. Default: the newest.")
 @click.option("--submit", "record", is_flag=True, help="Record it as a run that can be submitted.")
-@click.option("--account", help=f"With --submit: who measures. {_ACCOUNT}")
+@click.option("--account", callback=account_name, help=f"With --submit: who measures. {_ACCOUNT}")
 def repro(
     row: str,
     results: Path,
@@ -120,12 +121,12 @@ def repro(
     """Measure one published row again and say whether it agrees.
 
     ROW is a case id, its start, or the digits after its #. The exit status is 0 where the row
-    stands, 1 where it does not.
+    stands, 1 where it does not or could not be measured, 130 after Ctrl-C.
     """
     from bench.repeat import repeat_row
 
     add_variants(variant_files)
-    with explained():
+    with explained(stopped="Stopped before the row was judged; nothing was recorded."):
         submitter = _account(account, results).lower() if record else None
         repeated = repeat_row(
             row, results.resolve(), device_or_best(device), Console(), of=of, submitter=submitter

@@ -26,8 +26,10 @@ from bench.dataset import Data, Split
 from bench.datasets import cifar10, image_folder
 from bench.demo_page import Prediction, write_page
 from bench.image_task import Colours, Pixels
+from bench.recipe import Recipe
+from bench.scores import scores
 from bench.task import Epoch
-from bench.training import Recipe, scores, train
+from bench.training import train
 
 RECIPE = Recipe(
     epochs=100, batch=128, learning_rate=1e-3, weight_decay=0.05, warmup=0.05, label_smoothing=0.1,

@@ -78,7 +78,8 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
     """95 % t-interval of the centre of independent `values`; None with fewer than three.
 
     On the logarithm where all values are positive (ratios are what is compared), else as they are.
-    The centre is the mean there, so the interval need not be symmetric about the median.
+    The centre is the mean there, so the interval need not be symmetric about the median. Counts
+    that were zero in a round have an interval that ends at zero: less than nothing cannot be.
     """
     if len(values) < LEAST_ROUNDS:
         return None
@@ -86,7 +87,9 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
     scaled = [math.log(value) if positive else value for value in values]
     half = student(len(scaled) - 1) * stdev(scaled) / math.sqrt(len(scaled))
     low, high = fmean(scaled) - half, fmean(scaled) + half
-    return (math.exp(low), math.exp(high)) if positive else (low, high)
+    if positive:
+        return math.exp(low), math.exp(high)
+    return (max(0.0, low) if min(values) >= 0 else low), high
 
 
 def student(degrees: float) -> float:

@@ -1,13 +1,15 @@
 """What is about to run, where, with which code: the header of a run, and what must not differ."""
 
+import hashlib
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
-from attention_impls.registry import outside_files
+from attention_impls import registry
 from bench import launch
 from bench.checkout import checkout
-from bench.journal import Header, VariantSource, describe_tasks, describe_variants
-from bench.model import Ceiling, DeviceKind, Environment, Plan, TaskVersion
+from bench.journal_lines import Header, VariantSource
+from bench.model import Ceiling, DeviceKind, Environment, Plan, TaskRun, TaskVersion
+from bench.task import task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +82,34 @@ def header_of(
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         suite_version=code.version,
         commit=code.commit,
-        dirty=code.dirty or bool(outside_files()),
+        dirty=code.dirty or bool(registry.outside_files()),
         only=only,
         variants=describe_variants(plan),
         tasks=describe_tasks(plan),
-        variant_files=tuple(str(path) for path in outside_files()),
+        variant_files=tuple(str(path) for path in registry.outside_files()),
     )
+
+
+def describe_variants(plan: Plan) -> dict[str, VariantSource]:
+    """Revision and source digest of every variant that `plan` names."""
+    cases = (*plan.cases, *plan.noise_pairs, plan.anchor)
+    return {
+        name: VariantSource(
+            revision=registry.load(name).revision,
+            source_sha256=hashlib.sha256(registry.source_file(name).read_bytes()).hexdigest(),
+        )
+        for name in sorted({case.variant for case in cases})
+    }
+
+
+def describe_tasks(plan: Plan) -> dict[str, TaskVersion]:
+    """Revision and recipe digest of every task that `plan` trains."""
+    stimuli = [case.stimulus for case in plan.cases]
+    trained = sorted({one.task for one in stimuli if isinstance(one, TaskRun)})
+    return {
+        name: TaskVersion(revision=task(name).revision, recipe_sha256=task(name).recipe_sha256)
+        for name in trained
+    }
 
 
 def environment_differences(ours: Environment, theirs: Environment) -> list[str]:

@@ -44,7 +44,7 @@ def devices(
         raise ValueError(f"--devices {chosen}: give different GPUs, such as 0,1,2")
     shares = shared(cpus, [_near(name) for name in names])
     return tuple(
-        Device(words=f"gpu {name}", visible=name, cpus=share if len(names) > 1 else ())
+        Device(words=gpu_words([name]), visible=name, cpus=share if len(names) > 1 else ())
         for name, share in zip(names, shares, strict=True)
     )
 
@@ -65,12 +65,19 @@ def in_groups(found: Sequence[Device], together: int) -> tuple[Device, ...]:
     groups = (found[at : at + together] for at in range(0, len(found), together))
     return tuple(
         Device(
-            words="gpus " + "+".join(one.words.removeprefix("gpu ") for one in group),
+            words=gpu_words([one.words.removeprefix("gpu ") for one in group]),
             visible=",".join(one.visible for one in group if one.visible is not None),
             cpus=tuple(cpu for one in group for cpu in one.cpus),
         )
         for group in groups
     )
+
+
+def gpu_words(names: Sequence[str]) -> str:
+    """`gpu 3`, `gpus 0+1`; `cpus` without one."""
+    if not names:
+        return "cpus"
+    return f"gpu{'s' if len(names) > 1 else ''} {'+'.join(names)}"
 
 
 def usable() -> tuple[int, ...]:

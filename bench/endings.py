@@ -2,10 +2,10 @@
 
 from attention_impls.shapes import UnsupportedShape
 from bench import failures
+from bench.blueprint import CannotRun
 from bench.frontier import TooLarge
 from bench.gate import Wrong
 from bench.model import Diverged, NotRun, Outcome, OutOfMemory, Unsupported
-from bench.subject import CannotRun
 from bench.task import MissingDataError
 from bench.together import EndedError
 from bench.training import DivergedError

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from attention_impls.registry import names_in, unknown
-from bench.journal import Header
+from bench.journal_lines import Header
 from bench.model import Case, Ceiling, DeviceKind, Outcome, Plan, Visit
 from bench.schedule import Turn
 from bench.task import Epoch

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from attention_impls.shapes import AttentionShape, Grid
+from bench.blueprint import Blueprint, CannotRun
+from bench.call import call_of
 from bench.failures import is_out_of_memory
 from bench.memory import NotMeasurable, counted_peak, predicted_peak
 from bench.model import DeviceKind, Frontier
-from bench.subject import CannotRun, Recipe
 
 STEPS = 16
 """Sizes an octave: the frontier is known to within 1/16 octave."""
@@ -54,7 +55,7 @@ def ladder() -> Iterator[int]:
             yield (1 << exponent) * (STEPS + step) // STEPS
 
 
-def largest_tokens(recipe: Recipe, frontier: Frontier) -> Found:
+def largest_tokens(blueprint: Blueprint, frontier: Frontier) -> Found:
     """Find the largest 1 x N grid whose call stays within the frontier's memory, batch 1.
 
     Raises:
@@ -65,39 +66,39 @@ def largest_tokens(recipe: Recipe, frontier: Frontier) -> Found:
     def shape(tokens: int) -> AttentionShape:
         return AttentionShape(1, Grid(1, tokens), frontier.heads, frontier.head_dim)
 
-    sizes = [tokens for tokens in ladder() if not recipe.refusals(shape(tokens))]
+    sizes = [tokens for tokens in ladder() if not blueprint.refusals(shape(tokens))]
     if not sizes:
-        raise CannotRun(recipe.refusals(shape(1 << LEAST_EXPONENT)))
-    if recipe.device == "cuda":
-        index = _last(sizes, lambda tokens: _fits_on_cuda(recipe, shape(tokens), frontier))
+        raise CannotRun(blueprint.refusals(shape(1 << LEAST_EXPONENT)))
+    if blueprint.device == "cuda":
+        index = _last(sizes, lambda tokens: _fits_on_cuda(blueprint, shape(tokens), frontier))
         return Found(tokens=sizes[index], statement=f"run at {sizes[index]} and {sizes[index + 1]}")
-    return _on_cpu(recipe, sizes, shape, frontier.memory_bytes)
+    return _on_cpu(blueprint, sizes, shape, frontier.memory_bytes)
 
 
-def largest_batch(recipe: Recipe, one: AttentionShape, budget_bytes: int | None) -> int:
+def largest_batch(blueprint: Blueprint, one: AttentionShape, budget_bytes: int | None) -> int:
     """The largest power of two of sequences whose predicted memory stays within the budget.
 
     Raises:
         TooLarge: one sequence does not fit.
     """
-    budget = budget_bytes or _default_budget(recipe.device)
-    unwrapped = _predictable(recipe)
+    budget = budget_bytes or _default_budget(blueprint.device)
+    unwrapped = _predictable(blueprint)
     needed = predicted_peak(unwrapped, one)
     if needed > budget:
         raise TooLarge(needed, budget)
     batch = 1
-    while batch < LARGEST_BATCH[recipe.device]:
+    while batch < LARGEST_BATCH[blueprint.device]:
         if predicted_peak(unwrapped, one.with_batch(2 * batch)) > budget:
             break
         batch *= 2
     return batch
 
 
-def _predictable(recipe: Recipe) -> Recipe:
+def _predictable(blueprint: Blueprint) -> Blueprint:
     """A compiled call holds at most what its reference holds: predict that."""
-    if recipe.backend is not None and recipe.backend.name == "compile":
-        return replace(recipe, backend=None)
-    return recipe
+    if blueprint.backend is not None and blueprint.backend.name == "compile":
+        return replace(blueprint, backend=None)
+    return blueprint
 
 
 def _default_budget(device: DeviceKind) -> int:
@@ -108,13 +109,13 @@ def _default_budget(device: DeviceKind) -> int:
 
 
 def _on_cpu(
-    recipe: Recipe, sizes: list[int], shape: Callable[[int], AttentionShape], budget: int
+    blueprint: Blueprint, sizes: list[int], shape: Callable[[int], AttentionShape], budget: int
 ) -> Found:
     """Predict the frontier; then run both sides of it, or the largest affordable size."""
-    passes = 3 if recipe.backward else 1
+    passes = 3 if blueprint.backward else 1
 
     def affordable(tokens: int) -> bool:
-        return passes * recipe.spec.flops(shape(tokens), recipe.options) <= RUN_FLOP_LIMIT
+        return passes * blueprint.spec.flops(shape(tokens), blueprint.options) <= RUN_FLOP_LIMIT
 
     def fits(tokens: int) -> bool:
         try:
@@ -125,14 +126,14 @@ def _on_cpu(
             return False
 
     def counted(tokens: int) -> int:
-        return counted_peak(recipe.call(shape(tokens), sets=1))
+        return counted_peak(call_of(blueprint, shape(tokens), sets=1))
 
-    index = _last(sizes, lambda tokens: predicted_peak(recipe, shape(tokens)) <= budget)
+    index = _last(sizes, lambda tokens: predicted_peak(blueprint, shape(tokens)) <= budget)
     if not affordable(sizes[index + 1]):
         confirmed = max((s for s in sizes if affordable(s) and s <= sizes[index]), default=None)
         if confirmed is None:
             raise NotMeasurable("the smallest size is too costly to confirm the prediction with")
-        ratio = counted(confirmed) / predicted_peak(recipe, shape(confirmed))
+        ratio = counted(confirmed) / predicted_peak(blueprint, shape(confirmed))
         return Found(
             tokens=sizes[index],
             statement=f"predicted; at {confirmed} tokens counted / predicted = {ratio:.4f}",
@@ -167,11 +168,11 @@ def _last(sizes: list[int], fits: Callable[[int], bool]) -> int:
     return low
 
 
-def _fits_on_cuda(recipe: Recipe, shape: AttentionShape, frontier: Frontier) -> bool:
+def _fits_on_cuda(blueprint: Blueprint, shape: AttentionShape, frontier: Frontier) -> bool:
     """Run for real with torch's allocator capped; the cap keeps a failure cheap."""
     total = torch.cuda.get_device_properties(0).total_memory
     try:
-        call = recipe.call(shape, sets=1)
+        call = call_of(blueprint, shape, sets=1)
         ceiling = torch.cuda.memory_allocated() + _FRACTION_SLACK * frontier.memory_bytes
         torch.cuda.set_per_process_memory_fraction(min(1.0, ceiling / total))
         return counted_peak(call) <= frontier.memory_bytes

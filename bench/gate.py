@@ -25,10 +25,12 @@ from torch import Tensor
 
 from attention_impls.shapes import AttentionShape, Grid
 from attention_impls.spec import DType, Tolerance
+from bench.blueprint import CannotRun
+from bench.call import Call, Outputs, call_of
 from bench.failures import is_out_of_memory
 from bench.model import Incorrect
 from bench.receipt import SEED, receipt
-from bench.subject import Call, CannotRun, Outputs, Subject
+from bench.subject import Subject
 
 REFERENCE_TOLERANCE: dict[DType, Tolerance] = {
     "float32": Tolerance(absolute=1e-4, relative=1e-2),
@@ -81,7 +83,7 @@ def admit(call: Call, *, flop_limit: float) -> Passed:
     for shape in _shapes(call, flop_limit):
         own = shape == call.shape
         try:
-            smaller = call if own else call.recipe.call(shape, sets=1)
+            smaller = call if own else call_of(call.blueprint, shape, sets=1)
             error, gradient_error = _against_float64(smaller)
         except (RuntimeError, MemoryError) as failure:
             if not is_out_of_memory(failure):
@@ -99,7 +101,7 @@ def admit(call: Call, *, flop_limit: float) -> Passed:
 
 
 def _words(call: Call, shape: AttentionShape) -> str:
-    if call.recipe.level == "model":
+    if call.blueprint.level == "model":
         return f"batch {shape.batch}, {shape.grid} px"
     return f"batch {shape.batch}, grid {shape.grid}"
 
@@ -110,7 +112,7 @@ def confirm(call: Call, passed: Passed, timed: Outputs) -> None:
     Raises:
         Wrong: a result is no longer what it was when the gate let the call through.
     """
-    if not call.recipe.spec.traits.deterministic_eval:
+    if not call.blueprint.spec.traits.deterministic_eval:
         return
     first, second = passed.prints
     _same(call, timed, first, "a timed call gave another result than the checked one")
@@ -154,7 +156,7 @@ def _behaviour(call: Call) -> tuple[tuple[Outputs, Outputs], tuple[float, ...], 
     start = time.perf_counter_ns()
     with call.mode():
         first = call(0)
-    if call.recipe.device == "cuda":
+    if call.blueprint.device == "cuda":
         torch.cuda.synchronize()
     first_call_s = (time.perf_counter_ns() - start) * 1e-9
     _form(call, first)
@@ -182,11 +184,11 @@ def _form(call: Call, results: Outputs) -> None:
     out = results[0]
     if not isinstance(out, Tensor):
         raise Wrong(f"the output is a {type(out).__name__}, must be a tensor")
-    right = call.recipe.output_shape(call.shape)
+    right = call.blueprint.output_shape(call.shape)
     if tuple(out.shape) != right:
         raise Wrong(f"the output's shape is {tuple(out.shape)}, must be {right}")
-    if out.dtype != call.recipe.torch_dtype:
-        raise Wrong(f"the output's dtype is {out.dtype}, must be {call.recipe.torch_dtype}")
+    if out.dtype != call.blueprint.torch_dtype:
+        raise Wrong(f"the output's dtype is {out.dtype}, must be {call.blueprint.torch_dtype}")
     for name, tensor in zip(_names(call), results, strict=True):
         if tensor is not None and not bool(torch.isfinite(tensor).all()):
             raise Wrong(f"{name} has values that are not finite (NaN or infinity)")
@@ -216,20 +218,23 @@ def _against_float64(call: Call) -> tuple[float, float | None]:
 
 
 def _within(call: Call, name: str, got: Tensor, want: Tensor) -> None:
-    recipe = call.recipe
-    if recipe.backend is None:
-        tolerance = REFERENCE_TOLERANCE[recipe.dtype]
-    elif recipe.dtype in recipe.backend.tolerance:
-        tolerance = recipe.backend.tolerance[recipe.dtype]
+    blueprint = call.blueprint
+    if blueprint.backend is None:
+        tolerance = REFERENCE_TOLERANCE[blueprint.dtype]
+    elif blueprint.dtype in blueprint.backend.tolerance:
+        tolerance = blueprint.backend.tolerance[blueprint.dtype]
     else:
-        raise CannotRun((f"backend {recipe.backend.name} states no tolerance for {recipe.dtype}",))
-    size = _largest if recipe.spec.traits.continuous else _root_mean_square
+        raise CannotRun(
+            (f"backend {blueprint.backend.name} states no tolerance for {blueprint.dtype}",)
+        )
+    size = _largest if blueprint.spec.traits.continuous else _root_mean_square
     difference = size(got.double() - want)
     allowed = tolerance.absolute + tolerance.relative * size(want)
     if not difference <= allowed:
         raise Wrong(
             f"{name} differs from the float64 reference by {difference:.3g}, "
-            f"allowed {allowed:.3g} ({recipe.dtype}, grid {call.grid}, batch {call.shape.batch})",
+            f"allowed {allowed:.3g} "
+            f"({blueprint.dtype}, grid {call.grid}, batch {call.shape.batch})",
             difference,
             allowed,
         )
@@ -245,12 +250,12 @@ def _root_mean_square(values: Tensor) -> float:
 
 def _shapes(call: Call, flop_limit: float) -> Iterator[AttentionShape]:
     """The case's own shape if affordable, then batch 1, then ever smaller grids."""
-    shape, recipe = call.shape, call.recipe
+    shape, blueprint = call.shape, call.blueprint
     passes = 3 if call.backward else 1
     one = replace(shape, batch=1)
     for candidate in (shape, one, *(one.with_grid(grid) for grid in _smaller(shape.grid))):
-        affordable = passes * recipe.flops(candidate) <= flop_limit
-        if affordable and not recipe.refusals(candidate):
+        affordable = passes * blueprint.flops(candidate) <= flop_limit
+        if affordable and not blueprint.refusals(candidate):
             yield candidate
 
 

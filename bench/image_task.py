@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from attention_impls.vit import VisionTransformer, VisionTransformerSize
 from bench.dataset import Data
+from bench.recipe import Recipe
 from bench.task import Assignment, Task
-from bench.training import Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,148 +1,27 @@
 """The record of a running plan: an append-only file of JSON lines, forced to disk line by line.
 
-The first line is the header; each further line is one visit. `kill -9` costs at most the visit that
-was running: its torn line is dropped when the file is opened again.
+The first line is the header; each further line is one visit or one arrival. `kill -9` costs at most
+the visit that was running: its torn line is dropped when the file is opened again.
 """
 
 import contextlib
 import fcntl
-import hashlib
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import pydantic
-from pydantic import Field
-from pydantic.dataclasses import dataclass as noun
 
-from attention_impls import registry
-from bench.model import (
-    Ceiling,
-    Count,
-    Environment,
-    Instant,
-    Name,
-    NonNegative,
-    Outcome,
-    Plan,
-    Sha256,
-    TaskRun,
-    TaskVersion,
-    Text,
-    Visit,
-    Whole,
-    canonical,
-)
-from bench.task import task
+from bench.journal_lines import Arrival, Entry, Header
+from bench.model import Outcome, Visit, canonical
 
-FORMAT = 3
-"""Version of the journal's lines."""
 _ARRIVAL = b'{"ceilings":'
 """How a line begins that is an arrival: keys are sorted."""
-_STRICT = pydantic.ConfigDict(
-    extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-)
 
 
 class JournalError(RuntimeError):
     """The journal cannot be written, read, or continued; the message says why and what to do."""
-
-
-@noun(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class VariantSource:
-    """Which state of a variant is measured."""
-
-    revision: Count
-    source_sha256: Sha256
-
-
-@noun(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class Header:
-    """First line: what runs, where, with which code."""
-
-    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)] = FORMAT
-    plan: Plan
-    environment: Environment
-    ceilings: tuple[Ceiling, ...]
-    created: Instant
-    """Start of the run, UTC."""
-    suite_version: Text
-    commit: str | None
-    dirty: bool
-    only: Text | None
-    variants: dict[Name, VariantSource]
-    """Every variant of the plan."""
-    tasks: dict[Name, TaskVersion]
-    """Every task of the plan."""
-    variant_files: tuple[str, ...]
-    """Variants from outside the tree, as paths of this machine; not published."""
-
-
-@noun(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class Attempt:
-    """A visit that was begun and lost with its slot: no fault of the case, made again elsewhere."""
-
-    slot: str
-    """Node and device, as in the entry."""
-    reason: str
-    """What happened to the slot."""
-
-
-@noun(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class Entry:
-    """One visit and how it went."""
-
-    case_id: str
-    round: Whole
-    repetition: Whole
-    outcome: Outcome
-    wall_s: NonNegative
-    """From the end of the visit before to the end of this one."""
-    measured_s: NonNegative
-    """Time inside measured calls."""
-    foreign_load: NonNegative | None
-    """CPUs kept busy by others meanwhile; None where the visit was too short to tell."""
-    slot: str | None = None
-    """Node and device that made it; None where no device was needed. Not published."""
-    attempts: tuple[Attempt, ...] = ()
-    """Earlier attempts that were lost with their slots, in their order."""
-
-    @property
-    def visit(self) -> Visit:
-        """The visit's key."""
-        return Visit(self.case_id, self.round, self.repetition)
-
-
-@noun(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class Arrival:
-    """A slot that took part, with its own measured limits."""
-
-    ceilings: tuple[Ceiling, ...]
-    slot: str
-    """Node and device."""
-
-
-def describe_variants(plan: Plan) -> dict[str, VariantSource]:
-    """Revision and source digest of every variant that `plan` names."""
-    cases = (*plan.cases, *plan.noise_pairs, plan.anchor)
-    return {
-        name: VariantSource(
-            revision=registry.load(name).revision,
-            source_sha256=hashlib.sha256(registry.source_file(name).read_bytes()).hexdigest(),
-        )
-        for name in sorted({case.variant for case in cases})
-    }
-
-
-def describe_tasks(plan: Plan) -> dict[str, TaskVersion]:
-    """Revision and recipe digest of every task that `plan` trains."""
-    stimuli = [case.stimulus for case in plan.cases]
-    trained = sorted({one.task for one in stimuli if isinstance(one, TaskRun)})
-    return {
-        name: TaskVersion(revision=task(name).revision, recipe_sha256=task(name).recipe_sha256)
-        for name in trained
-    }
 
 
 class Journal:

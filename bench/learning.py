@@ -9,8 +9,9 @@ from torch import nn
 from bench.checkpoint import Kept
 from bench.dataset import Data
 from bench.model import Training
+from bench.scores import scores
 from bench.task import Assignment, Task, TaskResult
-from bench.training import DivergedError, Trained, scores, train
+from bench.training import DivergedError, Trained, train
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,8 @@ from pathlib import Path
 from bench import merge, submission
 from bench.description import Code
 from bench.executor import Commission, Progress, executor
-from bench.journal import Header, Journal, JournalError
+from bench.journal import Journal, JournalError
+from bench.journal_lines import Header
 from bench.model import Ceiling, Conditions, DeviceKind, Plan, Record, Run, VariantRecords
 from bench.sweep import Sweep
 from bench.together import refuse_unfit

@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_leaves
 
 from attention_impls.shapes import AttentionShape
 from bench import allocator
-from bench.subject import Call, Recipe
+from bench.blueprint import Blueprint
+from bench.call import Call
 
 _CUDA_GRANULE_BYTES = 512
 _COPIES_SCATTERED_INPUTS = (
@@ -31,32 +32,32 @@ class NotMeasurable(Exception):  # noqa: N818 - becomes `Unavailable`, not an er
     """A quantity that cannot be had here; the message says why."""
 
 
-def predicted_peak(recipe: Recipe, shape: AttentionShape) -> int:
+def predicted_peak(blueprint: Blueprint, shape: AttentionShape) -> int:
     """Bytes that one call will hold at most, found on fake tensors: nothing is computed.
 
     Raises:
         NotMeasurable: the backend changes what is allocated in ways that fake tensors do not see.
     """
-    if recipe.backend is not None and recipe.backend.name == "compile":
+    if blueprint.backend is not None and blueprint.backend.name == "compile":
         raise NotMeasurable("torch.compile fuses operations; fake tensors do not see the result")
     with FakeTensorMode():
-        layer = _placed(recipe, recipe.module(shape).eval())
+        layer = _placed(blueprint, blueprint.module(shape).eval())
         stream = (shape.batch, shape.tokens, shape.channels)
         heads = (shape.batch, shape.heads, shape.tokens, shape.head_dim)
-        x = _empty(recipe, stream)
+        x = _empty(blueprint, stream)
         inputs = (x,)
-        if recipe.level == "core":
-            q = _empty(recipe, heads)
+        if blueprint.level == "core":
+            q = _empty(blueprint, heads)
             same_keys = getattr(layer, "streams", "qkv") == "qv"
-            inputs = (q, q if same_keys else _empty(recipe, heads), _empty(recipe, heads), x)
-        upstream = _empty(recipe, recipe.output_shape(shape)) if recipe.backward else None
-        call = Call(recipe, shape, layer, [inputs], upstream)
+            inputs = (q, q if same_keys else _empty(blueprint, heads), _empty(blueprint, heads), x)
+        upstream = _empty(blueprint, blueprint.output_shape(shape)) if blueprint.backward else None
+        call = Call(blueprint, shape, layer, [inputs], upstream)
         existing = [*inputs, *layer.parameters(), *layer.buffers()]
         existing += [] if upstream is None else [upstream]
-        granule = 1 if recipe.device == "cpu" else _CUDA_GRANULE_BYTES
+        granule = 1 if blueprint.device == "cpu" else _CUDA_GRANULE_BYTES
         tracker = _LiveBytes(existing, granule)
         # not inference mode, under which composite operators would come undivided
-        with torch.set_grad_enabled(recipe.backward), tracker:
+        with torch.set_grad_enabled(blueprint.backward), tracker:
             held = call(0)
         del held
         return tracker.peak
@@ -70,7 +71,7 @@ def counted_peak(call: Call) -> int:
     Raises:
         NotMeasurable: two calls peaked differently, so that neither is the answer.
     """
-    once = _cpu_events_peak if call.recipe.device == "cpu" else _cuda_peak
+    once = _cpu_events_peak if call.blueprint.device == "cpu" else _cuda_peak
     with call.mode():
         call(0)
         first, second = once(call), once(call)
@@ -176,20 +177,20 @@ def _copied(argument: Any) -> int:
     return argument.numel() * argument.element_size()
 
 
-def _placed(recipe: Recipe, layer: nn.Module) -> nn.Module:
-    """Give fake weights the recipe's dtype and device; Module.to cannot swap fake tensors."""
+def _placed(blueprint: Blueprint, layer: nn.Module) -> nn.Module:
+    """Give fake weights the blueprint's dtype and device; Module.to cannot swap fake tensors."""
     for module in layer.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            moved = _empty(recipe, tuple(parameter.shape))
-            setattr(module, name, nn.Parameter(moved, requires_grad=recipe.backward))
+            moved = _empty(blueprint, tuple(parameter.shape))
+            setattr(module, name, nn.Parameter(moved, requires_grad=blueprint.backward))
         for name, buffer in module.named_buffers(recurse=False):
-            dtype = recipe.torch_dtype if buffer.is_floating_point() else buffer.dtype
-            setattr(module, name, torch.empty_like(buffer, dtype=dtype, device=recipe.device))
+            dtype = blueprint.torch_dtype if buffer.is_floating_point() else buffer.dtype
+            setattr(module, name, torch.empty_like(buffer, dtype=dtype, device=blueprint.device))
     return layer
 
 
-def _empty(recipe: Recipe, sizes: tuple[int, ...]) -> Tensor:
-    return torch.empty(sizes, dtype=recipe.torch_dtype, device=recipe.device)
+def _empty(blueprint: Blueprint, sizes: tuple[int, ...]) -> Tensor:
+    return torch.empty(sizes, dtype=blueprint.torch_dtype, device=blueprint.device)
 
 
 def _cpu_events_peak(call: Call) -> int:

@@ -1,6 +1,7 @@
 """Visits -> records and conditions. The result does not depend on the order of the visits."""
 
-from bench.journal import Entry, Journal
+from bench.journal import Journal
+from bench.journal_lines import Entry
 from bench.load import BUSY_CPUS
 from bench.model import (
     Case,

@@ -14,17 +14,16 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
 
 from bench import failures
+from bench.import_path import import_path
 from bench.worker_variables import worker_variables
 
 START_S = 120.0
 """Time a process may take to import torch and answer."""
-_ROOT = str(Path(__file__).parent.parent)
 _PR_SET_PDEATHSIG = 1
 _LOG_TAIL_BYTES = 16 << 10
 _LAST_WORDS_S = 2.0
@@ -262,6 +261,4 @@ def die_with_parent() -> None:
 def _variables(threads: int) -> dict[str, str]:
     """Environment of a worker: finds this package wherever the launcher was started."""
     variables = worker_variables(threads)
-    others = variables.get("PYTHONPATH")
-    variables["PYTHONPATH"] = _ROOT if not others else os.pathsep.join((_ROOT, others))
-    return variables
+    return {**variables, "PYTHONPATH": import_path(variables)}

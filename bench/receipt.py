@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bench.call import call_of
 from bench.model import Case, DType, Workload
 from bench.subject import shape_of, subject_of
 
@@ -43,10 +44,10 @@ def recomputed(case: Case, batch: int) -> Recomputed:
         TypeError: the case is not a workload.
         CannotRun: the variant refuses the case.
     """
-    recipe = subject_of(case, "cpu").recipe
-    if recipe is None or not isinstance(case.stimulus, Workload):
+    blueprint = subject_of(case, "cpu").blueprint
+    if blueprint is None or not isinstance(case.stimulus, Workload):
         raise TypeError(f"{case.id}: a {case.stimulus.kind} has no receipt")
-    call = recipe.reference().call(shape_of(case.stimulus, batch), sets=1).in_float64()
+    call = call_of(blueprint.reference(), shape_of(case.stimulus, batch), sets=1).in_float64()
     torch.manual_seed(SEED)
     with call.mode():
         (output, *_) = call(0)

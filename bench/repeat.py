@@ -11,7 +11,7 @@ from bench.description import described
 from bench.devices_together import together_of
 from bench.executors import local
 from bench.journal import Journal
-from bench.measure import run_of
+from bench.measure import require_writable, run_of
 from bench.model import DeviceKind
 from bench.reproduce import find_row, judge, repeat_plan
 from bench.terminal import Terminal, case_words
@@ -49,6 +49,7 @@ def repeat_row(
     Raises:
         UnknownName: no such row.
         ValueError: several rows fit, or the row belongs to another kind of device.
+        JournalError: the reproduction could not be recorded in `results`.
     """
     published = find_row(results, row, of)
     environment = published.run.environment
@@ -57,6 +58,8 @@ def repeat_row(
             f"{row} was measured on {environment.device}, this would run on {device}; "
             f"give --device {environment.device} on such a machine"
         )
+    if submitter is not None:
+        require_writable(results)
     console.print(f"{case_words(published.record.case)}", highlight=False, soft_wrap=True)
     console.print(
         f"published in run {published.run.run_id} on {environment.hardware_id}, "

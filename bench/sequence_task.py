@@ -10,8 +10,8 @@ from torch import Generator, nn
 
 from attention_impls.sequence import SequenceEncoder, SequenceSize
 from bench.dataset import Data, Split
+from bench.recipe import Recipe
 from bench.task import Assignment, Task
-from bench.training import Recipe
 
 TRAIN_SEED, TEST_SEED = 1, 2
 """Of the generators: the examples are the same for every variant and every seed of a training."""

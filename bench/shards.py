@@ -11,7 +11,8 @@ from pathlib import Path
 
 from bench.description import environment_differences
 from bench.dispatch import Dispatch
-from bench.journal import Arrival, Journal, JournalError
+from bench.journal import Journal, JournalError
+from bench.journal_lines import Arrival
 from bench.model import Visit
 
 
@@ -22,10 +23,14 @@ def put_together(shards: Sequence[Path], target: Path) -> Journal:
 
     Raises:
         JournalError: names the shard that does not belong to the first, and everything in which it
-            differs; or the visit that two of them hold; or a shard that is being written.
+            differs; or the visit that two of them hold; or a shard that is being written
+            or was given twice.
     """
     if not shards:
         raise JournalError("no journals were given")
+    for place, path in enumerate(shards):
+        if path.resolve() in {other.resolve() for other in shards[:place]}:
+            raise JournalError(f"{path} was given twice; name each journal once")
     with ExitStack() as stack:
         opened = [stack.enter_context(Journal.open(path)) for path in shards]
         first = opened[0]

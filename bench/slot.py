@@ -21,7 +21,7 @@ from bench import load
 from bench.description import header_of
 from bench.executor import Aside, Event, Joined, Limits, Lost, Made, Slot, Trained
 from bench.gpu_health import complaint
-from bench.journal import Header
+from bench.journal_lines import Header
 from bench.launch import Workers
 from bench.model import Case, Ceiling, DeviceKind, Outcome, Plan, Protocol, from_json, to_json
 from bench.processes import die_with_parent

@@ -6,12 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from bench.executor import Event, Lost, Slot
+from bench.import_path import import_path
 from bench.slot import Message, event_of
 
-_ROOT = str(Path(__file__).parent.parent)
 _END_S = 5.0
 
 
@@ -98,6 +97,4 @@ class SlotProcess:
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     merged = {**os.environ, **variables}
-    others = merged.get("PYTHONPATH")
-    merged["PYTHONPATH"] = _ROOT if not others else os.pathsep.join((_ROOT, others))
-    return merged
+    return {**merged, "PYTHONPATH": import_path(merged)}

@@ -25,7 +25,8 @@ from bench.executor import (
     Slot,
     Trained,
 )
-from bench.journal import Arrival, Attempt, Entry, Header, Journal, JournalError
+from bench.journal import Journal, JournalError
+from bench.journal_lines import Arrival, Attempt, Entry, Header
 from bench.model import Crashed, DeviceKind, NotRun, Plan, Visit
 from bench.schedule import ANCHOR, Turn
 from bench.terminal import case_words, epoch_words

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from attention_impls.registry import names_in, unknown
 from bench.model import Scalar, Training
+from bench.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from attention_impls.spec import AttentionSpec
     from bench.dataset import Data
     from bench.process_group import Group
-    from bench.training import Recipe
 
 _FOLDER = Path(__file__).parent / "tasks"
 
@@ -105,7 +105,7 @@ class Task:
     """Builds the network on the CPU, from the current random state."""
     data: Callable[[], "Data"]
     """Reads or generates the examples, the same for every variant and seed."""
-    training: "Recipe"
+    training: Recipe
     """How the network is trained."""
     recipe: Mapping[str, Any]
     """Frozen dataclasses with every other number of network and data. Changed: results stale."""

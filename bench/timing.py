@@ -13,8 +13,9 @@ import typing
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from bench.call import Outputs
 from bench.model import Protocol
-from bench.subject import Outputs, Subject
+from bench.subject import Subject
 
 _LEAST_WARMUP_CALLS = 3
 _WINDOW = 5

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import torch
 
+from bench.call import Outputs
 from bench.memory import NotMeasurable
 from bench.model import Protocol
 from bench.nvml import Reading, Sensor
-from bench.subject import Outputs, Subject
+from bench.subject import Subject
 from bench.timing import Timeable, is_stable
 
 WARMUP_FACTOR = 5.0

@@ -1,11 +1,10 @@
-"""One fixed way to train a small classifier: what accuracy tasks share.
+"""The loop that trains a small classifier by a recipe: what accuracy tasks share.
 
 Nothing here depends on the variant: same recipe, same data order for a seed, no early stopping, no
 choice of the best epoch. The caller seeds initialisation; the data order has its own generator, so
 that it does not depend on how many random numbers a variant draws.
 """
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -18,14 +17,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bench import checkpoint
-from bench.augmentation import AUGMENTATIONS, Augmentation
+from bench.augmentation import AUGMENTATIONS
 from bench.dataset import IGNORED, Split
 from bench.model import DType
 from bench.process_group import Group
+from bench.recipe import Recipe, rate_at
 from bench.task import Epoch
 
-LOOP = 1
-"""Version of this loop: raised when it gives other numbers for the same recipe."""
 _DEVICE_SHARE = 0.5
 """Data are kept on the device if they take no more than this share of its free memory."""
 
@@ -40,46 +38,6 @@ class DivergedError(RuntimeError):
         self.what = what
         self.step = step
         self.steps = steps
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """Every number of a training; the same for all variants."""
-
-    epochs: int
-    batch: int
-    learning_rate: float
-    weight_decay: float
-    """Of parameters with two axes or more; others (biases, norms) have none."""
-    warmup: float
-    """Share of the steps over which the learning rate rises; then it falls as a cosine to 0."""
-    label_smoothing: float
-    clip_norm: float
-    """Gradients are scaled down to this norm."""
-    precision: Literal["float32", "mixed"] = "float32"
-    """`mixed`: products in bfloat16 on CUDA devices that have it, elsewhere float32."""
-    augmentation: Augmentation = "none"
-    """What is done to training images."""
-    loop: int = LOOP
-    """Version of the training loop, so that it is part of the recipe's digest."""
-
-
-def rate_at(step: int, steps: int, recipe: Recipe) -> float:
-    """Learning rate of `step` of `steps`: linear rise, then a cosine to zero."""
-    rise = max(1, round(steps * recipe.warmup))
-    if step < rise:
-        return recipe.learning_rate * (step + 1) / rise
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / (steps - rise)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
-    """How a trained classifier answers a test set."""
-
-    accuracy: float
-    """Share of the labels that have the largest logit, 0..1."""
-    loss: float
-    """Mean cross entropy without label smoothing, natural logarithm."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -142,31 +100,6 @@ def train(
     """
     training = _Loop(model, split, recipe, seed, compiled, group)
     return training.run(kept, report)
-
-
-@torch.no_grad()
-def scores(model: nn.Module, split: Split, batch: int) -> Scores:
-    """Evaluate in evaluation mode and float32.
-
-    Args:
-        model: inputs -> logits, on its device.
-        split: examples, on any device.
-        batch: examples at once; plays no part in the result.
-
-    Returns:
-        Accuracy and loss over all labels that count.
-    """
-    model.eval()
-    device = next(model.parameters()).device
-    correct, loss = 0, 0.0
-    for inputs, labels in zip(split.inputs.split(batch), split.labels.split(batch), strict=True):
-        labels = labels.to(device).flatten()  # noqa: PLW2901 - the same labels elsewhere
-        logits = model(inputs.to(device)).flatten(0, -2)
-        correct += int((logits.argmax(-1) == labels).sum())
-        loss += float(
-            F.cross_entropy(logits.double(), labels, ignore_index=IGNORED, reduction="sum")
-        )
-    return Scores(accuracy=correct / split.counted, loss=loss / split.counted)
 
 
 class _Loop:

@@ -12,9 +12,9 @@ from pathlib import Path
 from sample_run import sample_environment, sample_header
 from sample_site import Invented, cases_of, outcome_of, sample_columns, variant_entry
 
+from bench.cases import image, sequence, task_cases, workload_case
 from bench.catalogue import DERIVED, Catalogue
 from bench.model import Case, Record, VariantRecords
-from bench.plan import image, sequence, task_cases, workload_case
 from bench.submission import write_run
 from bench.table import LeaderboardTable, TaskEntry
 from bench.tabulation import load_table

@@ -17,6 +17,7 @@ from sample_run import (
     task_version,
 )
 
+from bench.cases import frontier_case, image, sequence, task_cases, workload_case
 from bench.catalogue import DERIVED, Catalogue
 from bench.model import (
     Case,
@@ -35,7 +36,6 @@ from bench.model import (
     VariantRecords,
     Workload,
 )
-from bench.plan import frontier_case, image, sequence, task_cases, workload_case
 from bench.submission import write_run
 from bench.table import BackendEntry, Column, LeaderboardTable, PaperEntry, TaskEntry, VariantEntry
 from bench.tabulation import load_table

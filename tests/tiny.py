@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from bench.journal import Header, VariantSource
+from bench.journal_lines import Header, VariantSource
 from bench.model import (
     Case,
     Ceiling,

@@ -14,7 +14,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attention_impls.multihead import absent_bias_is_zero, adopt_projections, require_tokens
+from attention_impls.multihead import (
+    absent_bias_is_zero,
+    adopt_projections,
+    require_channels,
+    require_tokens,
+)
 from attention_impls.shapes import AttentionShape, Grid
 from attention_impls.spec import Mix, StateDict, square_projections
 
@@ -96,6 +101,7 @@ class GatedHeads(nn.Module):
     def project(self, x: Stream) -> tuple[Heads, Heads, Heads]:
         """Return q, k, v."""
         batch, tokens, _ = x.shape
+        require_channels(x, self.qkv.in_features)
         parts = self.qkv(x).view(batch, tokens, 3, self.heads, self.head_dim)
         q, k, v = (part.transpose(1, 2) for part in parts.unbind(2))
         return q, k, v

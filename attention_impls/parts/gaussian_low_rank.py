@@ -5,6 +5,7 @@ landmarks [m, m]; the output is S V, evaluated right to left, plus a local convo
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -106,13 +107,22 @@ class GaussianLowRank(nn.Module):
         exact = torch.promote_types(q.dtype, torch.float32)
         points = q.reshape(batch * heads, tokens, head_dim)
         landmarks = self.landmarks(points, grid).to(exact)
-        affinities = gaussian_affinities(points.to(exact), landmarks, self.scale)
-        between = gaussian_affinities(landmarks, landmarks, 1.0)
-        values = v.reshape(batch * heads, tokens, head_dim).to(exact)
-        summary = torch.bmm(affinities.transpose(1, 2), values)
-        mixed = torch.bmm(affinities, torch.bmm(self.inverse(between), summary))
+        with without_autocast(q.device.type):
+            affinities = gaussian_affinities(points.to(exact), landmarks, self.scale)
+            between = gaussian_affinities(landmarks, landmarks, 1.0)
+            values = v.reshape(batch * heads, tokens, head_dim).to(exact)
+            summary = torch.bmm(affinities.transpose(1, 2), values)
+            mixed = torch.bmm(affinities, torch.bmm(self.inverse(between), summary))
         mixed = mixed.to(q.dtype).unflatten(0, (batch, heads))
         return mixed if self.local is None else headwise_conv(v, self.local, grid) + mixed
+
+
+def without_autocast(device: str) -> AbstractContextManager[object]:
+    """Return a context whose products are as exact as their inputs, whatever the caller chose."""
+    # entering a context costs microseconds: only where there is something to switch off
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
 
 
 def official_gaussian_names() -> dict[str, str]:

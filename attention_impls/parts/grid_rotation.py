@@ -69,7 +69,8 @@ class GridRotation(nn.Module):
             return self.computed(grid, like.device)
         if grid != self.grid:
             return self.computed(grid, like.device).to(torch.complex64)
-        return torch.view_as_complex(self.bits.view(torch.float32))
+        # a network that was cast to channels_last has this buffer laid out anew
+        return torch.view_as_complex(self.bits.contiguous().view(torch.float32))
 
     def computed(self, grid: Grid, device: torch.device) -> Turns:
         """Compute the turns of `grid` in double precision."""

@@ -65,7 +65,7 @@ def normalised_queries(
         smallest: `added` is the smallest denominator instead of a term of it.
     """
     q = q.to(mean_k.dtype).contiguous()
-    total = q @ mean_k
+    total = (q @ mean_k).to(mean_k.dtype)  # under autocast the product comes rounded
     reciprocal = (total.clamp_min(added) if smallest else total.add_(added)).reciprocal()
     in_place = not (q.requires_grad or reciprocal.requires_grad)
     return (q.mul_(reciprocal) if in_place else q * reciprocal).to(dtype)

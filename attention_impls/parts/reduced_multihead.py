@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attention_impls.multihead import MultiHead, merge_heads, require_tokens
+from attention_impls.multihead import MultiHead, merge_heads, require_channels, require_tokens
 from attention_impls.shapes import AttentionShape, Grid
 from attention_impls.spec import Mix
 
@@ -40,9 +40,10 @@ class ReducedMultiHead(MultiHead):
         """Return a query for each token, and a key and a value for each patch.
 
         Raises:
-            UnsupportedShape: `x` does not hold the tokens of `grid`.
+            UnsupportedShape: `x` does not hold the tokens of `grid`, or has other channels.
         """
         require_tokens(x, grid, 0)
+        require_channels(x, self.qkv.in_features)
         batch, tokens, channels = x.shape
         image = x.unflatten(1, (grid.height, grid.width)).permute(0, 3, 1, 2)
         patches = self.norm(self.reduce(image).flatten(2).transpose(1, 2))

@@ -30,7 +30,8 @@ from bench.executor import (
     Slot,
 )
 from bench.gpu_health import complaint
-from bench.journal import Header, Journal
+from bench.journal import Journal
+from bench.journal_lines import Header
 from bench.launch import Workers, measure_machine
 from bench.model import DeviceKind, Plan
 from bench.schedule import Turn

@@ -1,174 +1,35 @@
 """Runs the visits on the GPUs of a Ray cluster: one actor with one whole GPU for each slot.
 
-Ray places the actors, so no two visits share a GPU, and says when one has died. An actor lives
-for the whole run, because a worker with torch imported is what a visit costs most. Every node needs
+Ray places the actors, so no two visits share a GPU, and says when one has died. Every node needs
 the same checkout at the same path, on a shared file system or in its image.
 """
 
 import contextlib
 import importlib
-import os
-import socket
-import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from bench.devices import shared, usable
-from bench.executor import (
-    Commission,
-    Event,
-    Executor,
-    Lost,
-    Option,
-    PoolError,
-    Progress,
-    Said,
-    Slot,
-)
+from bench.executor import Commission, Event, Executor, Lost, PoolError, Progress, Said, Slot
 from bench.model import TaskRun
+from bench.ray import cluster
+from bench.ray.actor import Served
+from bench.ray.cluster import gpus_of, resource_of
+from bench.ray.options import OPTIONS, Kind, kinds
 from bench.schedule import Turn
-from bench.slot import (
-    Message,
-    SlotServer,
-    event_of,
-    limits_request,
-    open_request,
-    visit_request,
-)
+from bench.slot import Message, event_of, limits_request, open_request, visit_request
 
-_ROOT = str(Path(__file__).parents[2])
 _LOOK_AGAIN_S = 2.0
+"""Between two looks at what the cluster has."""
 _PAUSE_S = 1.0
-_LISTENER_S = 10.0
-"""Between a slot's failure to open and the next try."""
+"""At most between two looks while no actor was asked for anything."""
 _MOST_FAILURES = 20
 """Actors in a row that die before they join: then it is not chance."""
 _LISTENERS = "listeners"
 """Calls of this group are served beside a visit; all others one after the other, in one thread."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """Devices that were asked for."""
-
-    name: str | None
-    """Accelerator type or custom resource; None: any."""
-    count: int | None
-    """Slots of it; None: as many as the cluster has."""
-
-
-def kinds(text: str | None, together: int = 1) -> tuple[Kind, ...]:
-    """Read `h100:4,a100:8`.
-
-    Raises:
-        ValueError: it is not of that form, or a number is not one of whole groups.
-    """
-    if text is None:
-        return (Kind(name=None, count=None),)
-    found: list[Kind] = []
-    for part in text.split(","):
-        name, _, count = part.strip().partition(":")
-        if not name or not count.isdecimal() or int(count) < 1:
-            raise ValueError(f"--gpus {text}: give kinds and numbers, such as h100:4,a100:8")
-        if int(count) % together:
-            raise ValueError(
-                f"--gpus {text}: {count} cannot be put into groups of {together} (--together)"
-            )
-        found.append(Kind(name=name, count=int(count) // together))
-    if len({kind.name for kind in found}) != len(found):
-        raise ValueError(f"--gpus {text}: a kind is there twice")
-    return tuple(found)
-
-
-class Spoken:
-    """What a slot says while it serves a request, kept for a listener in another thread."""
-
-    def __init__(self) -> None:
-        """Nothing was said yet."""
-        self._changed = threading.Condition()
-        self._messages: list[Message] = []
-        self._number = 0
-        self._over = True
-
-    def begin(self, number: int) -> None:
-        """The request of this number is served from now on."""
-        with self._changed:
-            self._number, self._over, self._messages = number, False, []
-            self._changed.notify_all()
-
-    def say(self, message: Message) -> None:
-        """Keep a message."""
-        with self._changed:
-            self._messages.append(message)
-            self._changed.notify_all()
-
-    def end(self) -> None:
-        """The request has its answer."""
-        with self._changed:
-            self._over = True
-            self._changed.notify_all()
-
-    def heard(self, number: int) -> list[Message]:
-        """Wait for what is said during a request; empty once nothing more will be."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: (
-                    self._number > number
-                    or (self._number == number and (self._over or bool(self._messages)))
-                )
-            )
-            if self._number != number:
-                return []
-            found, self._messages = self._messages, []
-            return found
-
-
-class Served:
-    """What an actor does: it opens a slot on the device that Ray gave it, and serves it."""
-
-    def __init__(self) -> None:
-        """Nothing yet."""
-        self._server = SlotServer()
-        self._spoken = Spoken()
-
-    def open(self, request: Message) -> Message:
-        """Say where this is, keep to this device's share of the node's CPUs, and open the slot."""
-        ray: Any = importlib.import_module("ray")
-        node = ray.get_runtime_context().get_node_id()
-        here = next((_gpus(one) for one in ray.nodes() if one["NodeID"] == node), 0)
-        mine = sorted(int(one) for one in ray.get_gpu_ids() if str(one).isdecimal())
-        if mine and here > 1 and mine[-1] < here and hasattr(os, "sched_setaffinity"):
-            shares = shared(usable(), [None] * here)
-            cpus = [cpu for number in mine for cpu in shares[number]]
-            if cpus:
-                os.sched_setaffinity(0, cpus)
-        return {
-            "node": f"{socket.gethostname()} {node[:6]}",
-            "device": gpu_words(mine),
-            "pid": os.getpid(),
-            "answer": self._server.answer(request, _nobody),
-        }
-
-    def answer(self, request: Message, number: int) -> Message:
-        """Answer a request of `bench.slot`, the actor's `number`-th."""
-        self._spoken.begin(number)
-        try:
-            return self._server.answer(request, self._spoken.say)
-        finally:
-            self._spoken.end()
-
-    def heard(self, number: int) -> list[Message]:
-        """What is said during that request, beside it; empty once nothing more will be."""
-        return self._spoken.heard(number)
-
-
-def _nobody(_message: Message) -> None:
-    """Nobody listens while a slot is opened."""
 
 
 @dataclass(slots=True)
@@ -375,12 +236,12 @@ class RayPool:
             have = sum(actor.kind.name == kind.name for actor in self._actors)
             together = self.commission.together
             # a group is one node's: its processes meet there
-            present = sum(_gpus(node) // together for node in nodes)
+            present = sum(gpus_of(node) // together for node in nodes)
             wanted = (kind.count or present) - self._released[kind.name]
             for _ in range(have, wanted):
                 wishes: dict[str, Any] = {"num_gpus": together}
                 if kind.name is not None:
-                    wishes["resources"] = {_resource(kind.name, nodes): 0.001}
+                    wishes["resources"] = {resource_of(kind.name, nodes): 0.001}
                 self._hire(kind, wishes)
 
     def _hire_on_each(self, kind: Kind, nodes: list[Any]) -> None:
@@ -401,29 +262,8 @@ class RayPool:
         self._calls[actor.handle.open.remote(self._request)] = actor
 
 
-def gpu_words(numbers: Sequence[int]) -> str:
-    """`gpu 3`, `gpus 0+1`; `cpus` without one."""
-    if not numbers:
-        return "cpus"
-    return f"gpu{'s' if len(numbers) > 1 else ''} {'+'.join(map(str, numbers))}"
-
-
 def _many(together: int) -> str:
     return "a GPU" if together == 1 else f"{together} GPUs"
-
-
-def _gpus(node: Any) -> int:
-    return int(node["Resources"].get("GPU", 0))
-
-
-def _resource(name: str, nodes: list[Any]) -> str:
-    """The cluster's own name for a kind: a custom resource, or Ray's for an accelerator type."""
-    there = {resource for node in nodes for resource in node["Resources"]}
-    for candidate in (name, f"accelerator_type:{name}"):
-        for resource in sorted(there):
-            if resource.lower() == candidate.lower():
-                return resource
-    return f"accelerator_type:{name.upper()}"
 
 
 def _first_line(failure: BaseException) -> str:
@@ -431,60 +271,16 @@ def _first_line(failure: BaseException) -> str:
     return f"{type(failure).__name__}: {lines[0] if lines else 'no more is known'}"
 
 
-def _require_listener(address: str | None) -> None:
-    """Ask before Ray does, which goes on asking for minutes. Other forms than host:port pass."""
-    host, _, port = (address or "").rpartition(":")
-    if not host or "/" in host or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENER_S).close()
-    except OSError as failure:
-        raise PoolError(
-            f"no Ray cluster at {address}: {failure}; `ray status --address {address}` on a node "
-            "of the cluster says whether it runs, without --address one is started here"
-        ) from failure
-
-
 def pool(commission: Commission, progress: Progress) -> RayPool:
     """Join a cluster, or start one on this machine.
 
     Raises:
         PoolError: Ray is not installed, or the cluster cannot be reached.
+        ValueError: `--gpus` makes no sense.
     """
     wanted = kinds(commission.options.get("gpus"), commission.together)
-    try:
-        ray: Any = importlib.import_module("ray")
-    except ModuleNotFoundError as error:
-        raise PoolError("Ray is not installed: pip install 'attnbench[ray]'") from error
-    address = commission.options.get("address")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    path = os.pathsep.join(one for one in (_ROOT, os.environ.get("PYTHONPATH")) if one)
-    words = "starting Ray on this machine" if address is None else f"joining Ray at {address}"
-    progress.note(words)
-    _require_listener(address)
-    try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level="ERROR",
-            include_dashboard=False if address is None else None,
-            runtime_env={"env_vars": {"PYTHONPATH": path}},
-        )
-    except (ConnectionError, RuntimeError, ValueError) as failure:
-        raise PoolError(f"no Ray cluster at {address or 'this machine'}: {failure}") from failure
+    ray = cluster.joined(commission.options.get("address"), progress.note)
     return RayPool(ray, commission, wanted)
 
 
-EXECUTOR = Executor(
-    name="ray",
-    title="the GPUs of a Ray cluster",
-    pool=pool,
-    options=(
-        Option(name="address", help="Ray cluster, host:port or ray://... (default: start one)."),
-        Option(
-            name="gpus",
-            help="kinds of GPU and how many of each, such as h100:4,a100:8, by accelerator type or "
-            "custom resource (default: all).",
-        ),
-    ),
-)
+EXECUTOR = Executor(name="ray", title="the GPUs of a Ray cluster", pool=pool, options=OPTIONS)

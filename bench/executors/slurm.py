@@ -15,7 +15,6 @@ from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import slurm_jobs
 from bench.executor import (
     Commission,
     Event,
@@ -27,15 +26,16 @@ from bench.executor import (
     Said,
     Slot,
 )
-from bench.mailbox import Message
 from bench.model import Visit
 from bench.schedule import Turn
 from bench.slot import limits_request, open_request, visit_request
-from bench.slurm_arrays import Arrays, write_whole
-from bench.slurm_jobs import Look, SlurmError, Task
-from bench.slurm_lives import Life, Lives
-from bench.slurm_options import OPTIONS, Wishes, wishes
-from bench.slurm_task import BEAT, LIVES, ORDER
+from bench.slurm import jobs
+from bench.slurm.arrays import Arrays, write_whole
+from bench.slurm.jobs import Look, SlurmError, Task
+from bench.slurm.lives import Life, Lives
+from bench.slurm.mailbox import Message
+from bench.slurm.options import OPTIONS, Wishes, wishes
+from bench.slurm.task import BEAT, LIVES, ORDER
 
 _READ_S = 0.005
 _BEAT_S = 5.0
@@ -77,7 +77,7 @@ class Tasks:
             SlurmError: Slurm does not answer.
         """
         self._beat()
-        tasks = slurm_jobs.look(self._arrays.job_names)
+        tasks = jobs.look(self._arrays.job_names)
         self._arrays.forget(tasks)
         running = {(task.key, task.restarts) for task in tasks if task.runs}
         self._lives.take_over(running)
@@ -94,10 +94,10 @@ class Tasks:
         if self._look is not None:
             self._look.close()
         names = self._arrays.job_names
-        slurm_jobs.cancel(names)
+        jobs.cancel(names)
         deadline = time.monotonic() + _FAREWELL_S
         while finished and time.monotonic() < deadline:
-            if all(task.ended for task in slurm_jobs.look(names)):
+            if all(task.ended for task in jobs.look(names)):
                 shutil.rmtree(self._folder, ignore_errors=True)
                 return
             time.sleep(0.1)
@@ -231,7 +231,7 @@ def _fate(task: Task | None, restarts: int) -> str:
 def pool(commission: Commission, progress: Progress) -> Generator[Tasks]:
     """Find Slurm, and the tasks of an earlier driver or new ones."""
     wanted = wishes(commission.options, commission.device, commission.together)
-    if absent := slurm_jobs.missing():
+    if absent := jobs.missing():
         raise PoolError(
             f"{', '.join(absent)}: not found; start this on a node where jobs are submitted"
         )
@@ -271,7 +271,7 @@ def _tell_of_waiting(folder: Path, wanted: Wishes, progress: Progress) -> None:
     """Say that tasks of the same order hold devices already."""
     names = Arrays(folder, wanted, progress.note).job_names
     with contextlib.suppress(SlurmError):
-        alive = sum(not task.ended for task in slurm_jobs.look(names))
+        alive = sum(not task.ended for task in jobs.look(names))
         if alive:
             progress.note(
                 f"{alive} tasks of an earlier run of this plan wait for --resume; "

@@ -8,7 +8,7 @@ from bench.subject import Subject
 
 def _measure(subject: Subject, _protocol: Protocol) -> Measured:
     call = subject.call
-    flops = call.recipe.flops(call.shape)
+    flops = call.blueprint.flops(call.shape)
     return Measured(metric="flops", rounds=((flops,),))
 
 

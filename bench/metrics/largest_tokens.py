@@ -10,9 +10,9 @@ from bench.subject import Subject
 
 def _measure(subject: Subject, _protocol: Protocol) -> Measured:
     stimulus = subject.case.stimulus
-    if subject.recipe is None or not isinstance(stimulus, Frontier):
+    if subject.blueprint is None or not isinstance(stimulus, Frontier):
         raise NotMeasurable("only a frontier has a largest size")
-    found = largest_tokens(subject.recipe, stimulus)
+    found = largest_tokens(subject.blueprint, stimulus)
     subject.checked = found.statement
     return Measured(metric="largest_tokens", rounds=((found.tokens,),))
 

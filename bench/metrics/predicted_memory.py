@@ -8,9 +8,9 @@ from bench.subject import Subject
 
 
 def _measure(subject: Subject, _protocol: Protocol) -> Measured:
-    if subject.recipe is None:
+    if subject.blueprint is None:
         raise NotMeasurable("a task has no single call")
-    peak = predicted_peak(subject.recipe, subject.call.shape)
+    peak = predicted_peak(subject.blueprint, subject.call.shape)
     return Measured(metric="predicted_memory", rounds=((peak,),))
 
 

@@ -8,8 +8,9 @@ separates any. A task whose data are missing is `not_run`, with what to do.
 
 from collections.abc import Iterator
 
+from bench.cases import anchor, task_cases
 from bench.model import Case, Plan, Protocol, unique_cases
-from bench.plan import Scope, anchor, task_cases
+from bench.plan import Scope
 
 ON_CPU = (
     "digits", "fashion_mnist_49", "stacked_mqar_32", "stacked_mqar_128",

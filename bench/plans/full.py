@@ -9,16 +9,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from attention_impls.registry import backends, load
+from bench.cases import image, runs_on, sequence, task_cases, workload_case
 from bench.model import Case, Plan, unique_cases
-from bench.plan import (
-    Scope,
-    image,
-    noise_pairs,
-    runs_on,
-    sequence,
-    task_cases,
-    workload_case,
-)
+from bench.plan import Scope, noise_pairs
 from bench.plans import standard
 
 _SIDES = (224, 512, 1024)

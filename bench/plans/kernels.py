@@ -15,8 +15,9 @@ finding: fused backends at 80 % of the floor forward and 65 % in training, faste
 from collections.abc import Iterator
 
 from attention_impls.registry import backends
+from bench.cases import Width, anchor, executions, workload_case
 from bench.model import Case, GridSize, Plan, Protocol, unique_cases
-from bench.plan import Scope, Width, anchor, executions, noise_pairs, workload_case
+from bench.plan import Scope, noise_pairs
 
 _SIDES = {"cpu": (8, 16), "cuda": (32, 64, 128, 256)}
 """Rows and columns of the grids; 32 x 32 is where SDPA is to be overtaken."""

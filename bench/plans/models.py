@@ -13,8 +13,9 @@ tokens, and what does not fit says so.
 from collections.abc import Iterator
 
 from attention_impls.registry import backbones, load_backbone
+from bench.cases import anchor, executions, images_case
 from bench.model import Case, DType, Plan, Protocol, unique_cases
-from bench.plan import Scope, anchor, executions, images_case, noise_pairs
+from bench.plan import Scope, noise_pairs
 
 SIDES = (224, 288, 384, 448, 512, 640, 768, 1024, 1536, 2048)
 _SOFTMAX = "softmax"

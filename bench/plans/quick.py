@@ -10,18 +10,17 @@ fixed memory budget, and accuracy on scikit-learn's digits with three seeds.
 
 from collections.abc import Iterator
 
-from bench.model import Case, Plan, Protocol, unique_cases
-from bench.plan import (
-    Scope,
+from bench.cases import (
     anchor,
     executions,
     frontier_case,
     image,
-    noise_pairs,
     task_cases,
     token_budget_batch,
     workload_case,
 )
+from bench.model import Case, Plan, Protocol, unique_cases
+from bench.plan import Scope, noise_pairs
 
 _MIB = 2**20
 _CHOSEN = (

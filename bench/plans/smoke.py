@@ -3,16 +3,9 @@
 Cost: about four seconds a variant on 2 CPU cores. Expected result: every case `ok`.
 """
 
+from bench.cases import anchor, executions, image, task_cases, workload_case
 from bench.model import Plan, Protocol, unique_cases
-from bench.plan import (
-    Scope,
-    anchor,
-    executions,
-    image,
-    noise_pairs,
-    task_cases,
-    workload_case,
-)
+from bench.plan import Scope, noise_pairs
 
 
 def plan(scope: Scope) -> Plan:

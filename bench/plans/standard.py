@@ -7,19 +7,18 @@ policies, the memory frontier, and accuracy with three seeds.
 
 from collections.abc import Iterator
 
-from bench.model import Case, Plan, Protocol, unique_cases
-from bench.plan import (
-    Scope,
+from bench.cases import (
     anchor,
     executions,
     frontier_case,
     image,
-    noise_pairs,
     sequence,
     task_cases,
     token_budget_batch,
     workload_case,
 )
+from bench.model import Case, Plan, Protocol, unique_cases
+from bench.plan import Scope, noise_pairs
 
 _MIB = 2**20
 _SIDES = (224, 384, 512, 768, 1024, 1536, 2048)

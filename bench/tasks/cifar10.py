@@ -3,7 +3,7 @@
 from attention_impls.vit import VisionTransformerSize
 from bench.datasets import cifar10
 from bench.image_task import Colours, ImageTask
-from bench.training import Recipe
+from bench.recipe import Recipe
 
 COLOURS = Colours(mean=cifar10.MEAN, deviation=cifar10.DEVIATION)
 RECIPE = Recipe(

@@ -5,8 +5,8 @@ A token is a patch of 2 x 2 pixels (16 tokens); two blocks, 64 channels.
 
 from attention_impls.vit import VisionTransformer, VisionTransformerSize
 from bench.datasets import digits
+from bench.recipe import Recipe
 from bench.task import Assignment, Task
-from bench.training import Recipe
 
 SIZE = VisionTransformerSize(
     resolution_px=8, patch_px=2, image_channels=1, classes=10, depth=2, heads=2, head_dim=32,

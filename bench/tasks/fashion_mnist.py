@@ -7,7 +7,7 @@ use; the full one is for a GPU.
 from attention_impls.vit import VisionTransformerSize
 from bench.datasets import fashion_mnist
 from bench.image_task import Colours, ImageTask
-from bench.training import Recipe
+from bench.recipe import Recipe
 
 _COLOURS = Colours(mean=(fashion_mnist.MEAN,), deviation=(fashion_mnist.DEVIATION,))
 _HELP = "Fashion-MNIST, 60,000 grey images of 28 x 28 pixels to train and 10,000 to test."

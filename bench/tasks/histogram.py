@@ -12,8 +12,8 @@ from torch import Generator
 
 from attention_impls.sequence import SequenceSize
 from bench.dataset import Split
+from bench.recipe import Recipe
 from bench.sequence_task import Examples, SequenceTask
-from bench.training import Recipe
 
 CLASSES = 8
 """Counts 1 to 7, and 8 or more."""

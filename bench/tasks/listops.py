@@ -12,9 +12,9 @@ from bench.dataset import Data
 from bench.datasets import listops
 from bench.datasets.listops import Rules
 from bench.generated import remembered
+from bench.recipe import Recipe
 from bench.sequence_task import TEST_SEED, TRAIN_SEED, Examples
 from bench.task import Assignment, Task
-from bench.training import Recipe
 
 LRA_CHANCE = 359 / 2_000
 """Share of the most frequent answer, 0, among the test expressions under LRA's rules."""

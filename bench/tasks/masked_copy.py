@@ -10,8 +10,8 @@ from torch import Generator
 
 from attention_impls.sequence import SequenceSize
 from bench.dataset import IGNORED, Split
+from bench.recipe import Recipe
 from bench.sequence_task import Examples, SequenceTask
-from bench.training import Recipe
 
 CLASSES = 16
 

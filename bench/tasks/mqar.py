@@ -13,8 +13,8 @@ from torch import Generator
 
 from attention_impls.sequence import SequenceSize
 from bench.dataset import IGNORED, Split
+from bench.recipe import Recipe
 from bench.sequence_task import Examples, SequenceTask, distinct
-from bench.training import Recipe
 
 FILLER = 0
 KEYS = VALUES = 64

@@ -11,8 +11,8 @@ from torch import Generator
 
 from attention_impls.sequence import SequenceSize
 from bench.dataset import Split
+from bench.recipe import Recipe
 from bench.sequence_task import Examples, SequenceTask
-from bench.training import Recipe
 
 CLASSES = 16
 

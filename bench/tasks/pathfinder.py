@@ -13,9 +13,9 @@ from bench.datasets import pathfinder
 from bench.datasets.pathfinder import Rules
 from bench.generated import remembered
 from bench.image_task import Colours, Pixels
+from bench.recipe import Recipe
 from bench.sequence_task import TEST_SEED, TRAIN_SEED, Examples
 from bench.task import Assignment, Task
-from bench.training import Recipe
 
 COLOURS = Colours(mean=(0.1,), deviation=(0.25,))
 

@@ -22,9 +22,9 @@ from torch import Generator, Tensor, nn
 from attention_impls.sequence import SequenceSize
 from attention_impls.shapes import Grid
 from bench.dataset import IGNORED, Split
+from bench.recipe import Recipe
 from bench.sequence_task import Examples, SequenceTask, distinct
 from bench.task import Assignment
-from bench.training import Recipe
 
 KEYS, VALUES = 512, 256
 """Sizes of the vocabularies."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from leaderboard.contexts import slug
 from leaderboard.format import measure
 from leaderboard.page import RawFile
-from leaderboard.pages.leaderboard import Place, places, usual
+from leaderboard.places import Place, places, usual
 from leaderboard.ranking import grouped
 from leaderboard.rendering import json_text
 from leaderboard.results import View

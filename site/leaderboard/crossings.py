@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -12,8 +12,9 @@ from leaderboard.ranking import noise_floor
 from leaderboard.results import Result
 
 Kind = Literal[
-    "always", "never", "from", "surely", "up to", "equal", "undecided", "alone", "incomparable"
-]
+    "always", "never", "from", "surely", "up to", "partly", "equal", "undecided", "alone",
+    "incomparable",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,8 @@ class Against:
     """From here on it has changed."""
     ratio: float | None = None
     """Its value over the baseline's at the largest shared size."""
+    exact: bool = False
+    """The quantity has no noise: what is not less or more is the same."""
 
 
 def against(
@@ -42,6 +45,12 @@ def against(
         metric: a quantity of which less is better.
         varies: whether the quantity has noise.
     """
+    return replace(_against(mine, baseline, metric, varies=varies), exact=not varies)
+
+
+def _against(
+    mine: Sequence[Result], baseline: Sequence[Result], metric: str, *, varies: bool
+) -> Against:
     ours, theirs = _measured(mine, metric), _measured(baseline, metric)
     shared = sorted(ours.keys() & theirs.keys())
     if not shared:
@@ -66,7 +75,9 @@ def against(
         return Against(kind="surely", tokens=float(since), ratio=ratio)
     if any(sign > 0 for sign in signs):
         return Against(kind="never", ratio=ratio)
-    same = not varies and not any(signs)
+    if any(signs):
+        return Against(kind="partly", ratio=ratio)
+    same = not varies
     return Against(kind="equal" if same else "undecided", ratio=ratio)
 
 

@@ -1,8 +1,8 @@
 """The only place where base units get prefixes and numbers become text. No locale, no clock."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Literal
 
 Quantity = Literal[
@@ -100,16 +100,22 @@ def span(quantity: Quantity, low: float, high: float) -> str:
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """Return `value` with `digits` significant digits, thousands separated, no exponent."""
+    """Return `value` with `digits` significant digits, thousands separated, no exponent.
+
+    Rounded once, half away from zero, as the pages' scripts do.
+    """
     if value == 0:
         return "0"
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    rounded = round(value, decimals)
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded)))) if rounded else decimals
-    if decimals == 0:
-        step = 10 ** max(0, math.floor(math.log10(abs(rounded))) - digits + 1)
-        return whole(round(rounded / step) * step)
-    return f"{rounded:,.{decimals}f}"
+    exact = Decimal(value)
+    rounded = _rounded(exact, exact.adjusted() - digits + 1)
+    # 9.999 has become 10.00, which is a digit too many
+    last = rounded.adjusted() - digits + 1
+    return f"{_rounded(rounded, last):,.{max(0, -last)}f}"
+
+
+def _rounded(value: Decimal, last: int) -> Decimal:
+    """Round to the power of ten `last`."""
+    return value.quantize(Decimal(1).scaleb(last), ROUND_HALF_UP)
 
 
 def decimal(value: float, places: int = 2) -> str:

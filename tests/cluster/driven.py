@@ -15,10 +15,10 @@ from pathlib import Path
 
 import tiny
 
+from bench.cases import task_cases
 from bench.executor import Executor, executor
 from bench.measure import Order, measure, unfinished
 from bench.model import Measured, Ok, Plan, VariantRecords, from_json
-from bench.plan import task_cases
 from bench.schedule import visits
 
 ROOT = Path(__file__).parents[2]

@@ -34,7 +34,8 @@ from bench.devices import Device  # noqa: E402
 from bench.executor import Commission, Slot  # noqa: E402
 from bench.executors import local, ray  # noqa: E402
 from bench.forecast import as_planned, forecast  # noqa: E402
-from bench.journal import Header, Journal  # noqa: E402
+from bench.journal import Journal  # noqa: E402
+from bench.journal_lines import Header  # noqa: E402
 from bench.model import Case, DeviceKind, Plan, from_json, to_json  # noqa: E402
 from bench.plan import everything, load_plan  # noqa: E402
 from bench.slot_process import SlotProcess  # noqa: E402

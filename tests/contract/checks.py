@@ -2,7 +2,13 @@
 
 from collections.abc import Callable
 
-from contract import checks_behaviour, checks_cost, checks_declared, checks_traits
+from contract import (
+    checks_behaviour,
+    checks_cost,
+    checks_declared,
+    checks_traits,
+    checks_uses,
+)
 
 from attention_impls.spec import AttentionSpec
 
@@ -30,6 +36,10 @@ CHECKS: dict[str, Check] = {
         checks_behaviour.builds_are_reproducible,
         checks_behaviour.half_precision_is_close,
         checks_behaviour.half_precision_is_finite_on_long_inputs,
+        checks_uses.copies_are_the_same_function,
+        checks_uses.modes_are_one_function,
+        checks_uses.autocast_is_close,
+        checks_uses.channels_last_is_the_same_function,
         checks_traits.causal_trait,
         checks_traits.any_grid_trait,
         checks_traits.extra_tokens_trait,

@@ -1,18 +1,21 @@
 """Everything that has a name is documented, and everything documented exists."""
 
 import re
+import shlex
 import tomllib
 from itertools import chain
+from pathlib import Path
 
 import click
 import pytest
+from copied_tree import examples
 from documents import PAGES, ROOT, broken_links, commands, text_of
 
 from attention_impls import names
 from attention_impls.registry import names_in
 from bench.cli import main
 from bench.metric import metrics
-from bench.plan import plan_names
+from bench.plan import everything, load_plan, plan_names, refuse_idle
 from bench.task import tasks
 
 ALL = "\n".join(text_of(page) for page in PAGES)
@@ -159,6 +162,40 @@ def test_an_unknown_option_is_noticed() -> None:
     """Negative control."""
     assert unknown_options("    nox -s bench -- --plan smoke --speed 3") == {"--speed"}
     assert unknown_options("`attnbench site --colour blue`") == {"--colour"}
+
+
+def idle_patterns(text: str) -> list[str]:
+    """Patterns after `nox -s bench -- ... --only` that match no case of their plan.
+
+    What the examples of CONTRIBUTING.md add, and words in capitals, are left out.
+    """
+    added = {Path(path).stem.removesuffix("_inplace") for path in examples()}
+    idle: list[str] = []
+    for line in re.findall(r"^ {4,}(nox -s bench -- .*)$", text, re.M):
+        words = shlex.split(line, comments=True)
+        if "--only" not in words:
+            continue
+        context = main.commands["run"].make_context("run", words[4:])
+        plan_name, device = context.params["plan_name"], context.params["device"] or "cpu"
+        for word in context.params["only"].split():
+            if word.partition("/")[0] in added or word.isupper() or plan_name in added:
+                continue
+            try:
+                refuse_idle(load_plan(plan_name, everything(device, None, word)), word)
+            except ValueError:
+                idle.append(word)
+    return idle
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_pattern_of_cases_in_a_document_matches_some(page: str) -> None:
+    assert idle_patterns(text_of(page)) == []
+
+
+def test_a_pattern_that_matches_nothing_is_noticed() -> None:
+    """Negative control: SOFT has no backend of that name."""
+    text = "    nox -s bench -- --only 'inline* soft/sdpa NAME'   # some cases\n"
+    assert idle_patterns(text) == ["soft/sdpa"]
 
 
 def unknown_verbs(text: str) -> set[str]:

@@ -19,9 +19,10 @@ import json
 from attention_impls import load
 from bench.learning import learn
 from bench.model import Protocol, to_json
-from bench.plan import everything, image, load_plan, workload_case
+from bench.cases import image, workload_case
+from bench.plan import everything, load_plan
 from bench.task import Assignment, task
-from bench.worker import visit
+from bench.visit import visit
 
 plan = load_plan('lengths', everything('cpu'))
 quick = Protocol(warmup_s=0.001, warmup_cap_s=0.01, sample_s=0.001, least_samples=3)

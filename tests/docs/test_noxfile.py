@@ -318,6 +318,7 @@ def test_every_command_is_one_that_the_tools_know(noxfile: Any, steps: str) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_rehearsal_leaves_results_that_are_in_order(tree: Path, noxfile: Any) -> None:
     """The way from plan to results/ and site, on a CPU, as it will be gone on a GPU."""
     folder = tree / "rehearsal"

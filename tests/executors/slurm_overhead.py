@@ -20,7 +20,8 @@ from executors.slurm_cluster import SlurmCluster
 
 from bench.executor import Commission
 from bench.executors import slurm
-from bench.journal import Header, Journal
+from bench.journal import Journal
+from bench.journal_lines import Header
 from bench.model import Case, Plan, Protocol, from_json, to_json
 from bench.schedule import visits
 from bench.sweep import Sweep
@@ -138,7 +139,7 @@ def main() -> int:
 
 def serve(arguments: list[str]) -> None:
     """Be the task."""
-    from bench import slurm_task
+    from bench.slurm import task as slurm_task
 
     header = from_json(Header, json.loads(Path(os.environ["ATTNBENCH_TEST_HEADER"]).read_text()))
     slurm_task.SlotServer = lambda: Instant(header)

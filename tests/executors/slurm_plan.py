@@ -2,7 +2,7 @@
 
 import tiny
 
-from bench.plan import task_cases
+from bench.cases import task_cases
 
 PLAN = tiny.plan(
     tiny.case("softmax", 16),

@@ -26,6 +26,6 @@ def _known(_workers):
 launch.Workers.machine = _known
 
 if __name__ == "__main__":
-    from bench import slurm_task
+    from bench.slurm import task as slurm_task
 
     slurm_task.main(sys.argv[1:], os.environ)

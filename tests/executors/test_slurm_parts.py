@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 import tiny
 
-from bench import slurm_options
 from bench.executor import Aside, Joined, Limits, Lost, Made, Slot
 from bench.executors.slurm import Tasks
 from bench.journal import Journal
-from bench.mailbox import Inbox, Outbox
 from bench.measure import Journals, NothingToResumeError, Order
 from bench.model import Ok, Visit, to_json
 from bench.schedule import Turn
-from bench.slurm_arrays import MOST_FAILURES, Arrays
-from bench.slurm_jobs import SlurmError, Task
-from bench.slurm_lives import Lives
-from bench.slurm_options import wishes
-from bench.slurm_task import ANSWERS, LIVES, ORDER, REQUESTS, Life, serve
+from bench.slurm import options
+from bench.slurm.arrays import MOST_FAILURES, Arrays
+from bench.slurm.jobs import SlurmError, Task
+from bench.slurm.lives import Lives
+from bench.slurm.mailbox import Inbox, Outbox
+from bench.slurm.options import wishes
+from bench.slurm.task import ANSWERS, LIVES, ORDER, REQUESTS, Life, serve
 
 PLAN = tiny.plan(tiny.case())
 CASE = PLAN.cases[0]
@@ -111,9 +111,9 @@ def test_everything_asked_for_reaches_sbatch_and_the_script(tmp_path):
         "--cpus-per-task=8", "--qos=low", "two words", "--requeue",
     ):  # fmt: skip
         assert argument in found.arguments
-    *_, setup, command = slurm_options.script(found, tmp_path / "two words", "h100").splitlines()
+    *_, setup, command = options.script(found, tmp_path / "two words", "h100").splitlines()
     assert setup == "module load cuda"
-    assert shlex.split(command)[2:] == ["-m", "bench.slurm_task", f"{tmp_path}/two words", "h100"]
+    assert shlex.split(command)[2:] == ["-m", "bench.slurm.task", f"{tmp_path}/two words", "h100"]
 
 
 def test_a_task_can_run_in_a_virtual_environment_or_a_container(tmp_path):
@@ -251,7 +251,7 @@ def arrays(campaign, monkeypatch):
         submitted.append([*arguments, script.read_text()])
         return str(len(submitted))
 
-    monkeypatch.setattr("bench.slurm_jobs.submit", submit)
+    monkeypatch.setattr("bench.slurm.jobs.submit", submit)
     notes = []
     made = Arrays(campaign, wishes({"gpus": "red:2"}, "cuda"), notes.append)
     return made, submitted, notes
@@ -321,7 +321,7 @@ def test_a_refusal_of_sbatch_later_on_ends_no_run(arrays, monkeypatch):
     def refuse(arguments, script):
         raise SlurmError("sbatch: QOSMaxSubmitJobPerUserLimit")
 
-    monkeypatch.setattr("bench.slurm_jobs.submit", refuse)
+    monkeypatch.setattr("bench.slurm.jobs.submit", refuse)
     made.replace(())
     assert notes == ["sbatch: QOSMaxSubmitJobPerUserLimit"]
     assert made.owed == ("red",)

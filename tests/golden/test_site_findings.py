@@ -106,6 +106,18 @@ def test_a_lead_whose_begin_is_noise_is_sure_from_a_size_on(some: Result) -> Non
     assert against(slower, base, "latency", varies=True).kind == "never"
 
 
+def test_an_exact_quantity_is_never_undecided(some: Result) -> None:
+    """The same bytes at the largest size and fewer at another is no matter of noise."""
+    base = line(some, {256: 1.0, 1024: 2.0, 4096: 3.0, 16_384: 4.0})
+    fewer = line(some, {256: 1.0, 1024: 1.5, 4096: 3.0, 16_384: 4.0})
+    found = against(fewer, base, "latency", varies=False)
+    assert (found.kind, found.exact) == ("partly", True)
+    assert against(fewer[::3], base, "latency", varies=False).kind == "equal"
+    assert against(fewer, base, "latency", varies=True).kind == "partly"
+    within = line(some, {256: 1.0, 1024: 1.999, 4096: 3.0, 16_384: 4.0})
+    assert against(within, base, "latency", varies=True).kind == "undecided"
+
+
 def test_who_runs_where_softmax_fails_is_alone(some: Result) -> None:
     base = line(some, {256: 1e-5, 1024: 1e-4, 4096: None, 16_384: None})
     mine = line(some, {256: 2e-5, 1024: 2e-4, 4096: 1e-3, 16_384: 4e-3})

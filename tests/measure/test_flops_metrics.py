@@ -3,6 +3,7 @@
 import pytest
 import tiny
 
+from bench.call import call_of
 from bench.counting import FvcoreCount
 from bench.metrics import flops_fvcore
 from bench.model import Measured, Protocol, Unavailable
@@ -12,12 +13,12 @@ from bench.subject import shape_of, subject_of
 @pytest.fixture
 def subject():
     found = subject_of(tiny.case("softmax", 64), "cpu")
-    found.prepared = found.recipe.call(shape_of(found.case.stimulus, 1))
+    found.prepared = call_of(found.blueprint, shape_of(found.case.stimulus, 1))
     return found
 
 
 def test_fvcore_counts_what_the_formula_says(subject) -> None:
-    formula = subject.recipe.spec.flops(subject.call.shape, subject.recipe.options)
+    formula = subject.blueprint.spec.flops(subject.call.shape, subject.blueprint.options)
     expected = Measured(metric="flops_fvcore", rounds=((formula,),))
     assert flops_fvcore.METRIC.measure(subject, Protocol()) == expected
 

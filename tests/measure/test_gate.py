@@ -10,8 +10,10 @@ from torch import nn
 from attention_impls.registry import load
 from attention_impls.spec import Backend, Tolerance
 from bench import gate
+from bench.blueprint import CannotRun
+from bench.call import call_of
 from bench.gate import Wrong, admit, confirm
-from bench.subject import CannotRun, shape_of, subject_of
+from bench.subject import shape_of, subject_of
 
 TIGHT = {"float32": Tolerance(absolute=1e-5, relative=1e-4)}
 
@@ -40,14 +42,14 @@ def backend(output=1.0, gradient=1.0, tolerance=TIGHT):
     )
 
 
-def call_of(case, with_backend=None):
+def prepared(case, with_backend=None):
     subject = subject_of(case, "cpu")
-    recipe = replace(subject.recipe, backend=with_backend)
-    return recipe.call(shape_of(case.stimulus, case.stimulus.batch))
+    blueprint = replace(subject.blueprint, backend=with_backend)
+    return call_of(blueprint, shape_of(case.stimulus, case.stimulus.batch))
 
 
 def judged(case, with_backend=None, flop_limit=1e9):
-    return admit(call_of(case, with_backend), flop_limit=flop_limit)
+    return admit(prepared(case, with_backend), flop_limit=flop_limit)
 
 
 FORWARD = tiny.case("softmax")
@@ -140,7 +142,7 @@ def test_a_backend_wrong_on_the_smaller_grid_too_is_refused_there():
 
 
 def test_after_timing_a_changed_result_is_refused_and_an_equal_one_is_not():
-    call = call_of(FORWARD)
+    call = prepared(FORWARD)
     passed = admit(call, flop_limit=1e9)
     with call.mode():
         timed = call(0)
@@ -153,14 +155,14 @@ def test_after_timing_a_changed_result_is_refused_and_an_equal_one_is_not():
 
 
 def test_core_and_layer_take_gradients_of_inputs_and_of_their_own_parameters():
-    layer = call_of(BACKWARD)
-    core = call_of(replace(BACKWARD, level="core"))
+    layer = prepared(BACKWARD)
+    core = prepared(replace(BACKWARD, level="core"))
     assert {"x", "qkv.weight", "out.bias"} <= set(layer.leaves[0])
     assert set(core.leaves[0]) == {"q", "k", "v", "x"}
 
 
 def test_input_sets_are_distinct():
-    call = call_of(FORWARD)
+    call = prepared(FORWARD)
     assert call.sets >= 2
     assert not torch.equal(call.inputs[0][0], call.inputs[1][0])
 

@@ -9,7 +9,8 @@ import pytest
 import tiny
 
 from bench import merge
-from bench.journal import Entry, Journal, JournalError, VariantSource
+from bench.journal import Journal, JournalError
+from bench.journal_lines import Entry, VariantSource
 from bench.model import (
     Crashed,
     Measured,

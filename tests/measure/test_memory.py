@@ -11,6 +11,7 @@ from torch import nn
 from attention_impls.registry import names
 from attention_impls.spec import Backend, Tolerance
 from bench import frontier as frontier_module
+from bench.call import _sets, call_of
 from bench.frontier import STEPS, TooLarge, ladder, largest_batch, largest_tokens
 from bench.memory import (
     NotMeasurable,
@@ -20,7 +21,7 @@ from bench.memory import (
     saved_bytes,
 )
 from bench.model import Frontier
-from bench.subject import Recipe, _sets, shape_of, subject_of
+from bench.subject import shape_of, subject_of
 
 EXTRA = 12345 * 4
 
@@ -67,14 +68,14 @@ SCRATCH = {
 convolutions going backward, of Fourier transforms, of sorting and counting."""
 
 
-def recipe_and_shape(case, backend=None):
-    recipe = replace(subject_of(case, "cpu").recipe, backend=backend)
-    return recipe, shape_of(case.stimulus, case.stimulus.batch or 1)
+def blueprint_and_shape(case, backend=None):
+    blueprint = replace(subject_of(case, "cpu").blueprint, backend=backend)
+    return blueprint, shape_of(case.stimulus, case.stimulus.batch or 1)
 
 
 def both(case, backend=None):
-    recipe, shape = recipe_and_shape(case, backend)
-    return counted_peak(recipe.call(shape)), predicted_peak(recipe, shape)
+    blueprint, shape = blueprint_and_shape(case, backend)
+    return counted_peak(call_of(blueprint, shape)), predicted_peak(blueprint, shape)
 
 
 def test_the_peak_of_softmax_is_what_the_arithmetic_says():
@@ -104,16 +105,16 @@ def test_a_buffer_more_is_counted_and_predicted():
 
 def test_saved_memory_counts_storages_once_and_not_inputs_or_parameters():
     case = tiny.case("softmax", 64, level="core", passes="forward_backward")
-    recipe, shape = recipe_and_shape(case)
+    blueprint, shape = blueprint_and_shape(case)
     scores = 2 * 64 * 64 * 4
-    saved = saved_bytes(recipe.call(shape))
+    saved = saved_bytes(call_of(blueprint, shape))
     assert scores <= saved < 2 * scores
 
 
 def test_resident_memory_sees_a_large_call():
     case = tiny.case("softmax", 1024)
-    recipe, shape = recipe_and_shape(case)
-    call = recipe.call(shape, sets=1)
+    blueprint, shape = blueprint_and_shape(case)
+    call = call_of(blueprint, shape, sets=1)
     try:
         resident = resident_peak(call)
     except NotMeasurable as why:
@@ -123,11 +124,11 @@ def test_resident_memory_sees_a_large_call():
 
 
 def test_a_compiled_call_is_not_predicted():
-    recipe, shape = recipe_and_shape(tiny.case("softmax", backend="compile"))
-    compiled = subject_of(tiny.case("softmax", backend="compile"), "cpu").recipe
+    blueprint, shape = blueprint_and_shape(tiny.case("softmax", backend="compile"))
+    compiled = subject_of(tiny.case("softmax", backend="compile"), "cpu").blueprint
     with pytest.raises(NotMeasurable, match="fuses"):
         predicted_peak(compiled, shape)
-    assert predicted_peak(recipe, shape) > 0
+    assert predicted_peak(blueprint, shape) > 0
 
 
 def test_the_ladder_has_sixteen_sizes_an_octave():
@@ -141,12 +142,12 @@ def test_the_ladder_has_sixteen_sizes_an_octave():
 def test_the_frontier_fits_and_its_next_size_does_not(passes):
     budget = 1 << 20
     frontier = Frontier(memory_bytes=budget, heads=2, head_dim=4, dtype="float32", passes=passes)
-    recipe, shape = recipe_and_shape(tiny.case("softmax", passes=passes))
-    found = largest_tokens(recipe, frontier)
+    blueprint, shape = blueprint_and_shape(tiny.case("softmax", passes=passes))
+    found = largest_tokens(blueprint, frontier)
     sizes = list(ladder())
     above = sizes[sizes.index(found.tokens) + 1]
     peaks = [
-        counted_peak(recipe.call(replace(shape, grid=replace(shape.grid, width=tokens))))
+        counted_peak(call_of(blueprint, replace(shape, grid=replace(shape.grid, width=tokens))))
         for tokens in (found.tokens, above)
     ]
     assert peaks[0] <= budget < peaks[1]
@@ -155,9 +156,9 @@ def test_the_frontier_fits_and_its_next_size_does_not(passes):
 
 def test_a_frontier_below_the_smallest_size_is_not_measurable():
     frontier = Frontier(memory_bytes=16, heads=2, head_dim=4, dtype="float32", passes="forward")
-    recipe, _ = recipe_and_shape(tiny.case("softmax"))
+    blueprint, _ = blueprint_and_shape(tiny.case("softmax"))
     with pytest.raises(NotMeasurable, match="do not fit"):
-        largest_tokens(recipe, frontier)
+        largest_tokens(blueprint, frontier)
 
 
 def test_on_cuda_the_frontier_is_found_by_real_calls_under_a_cap(monkeypatch):
@@ -168,7 +169,7 @@ def test_on_cuda_the_frontier_is_found_by_real_calls_under_a_cap(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 0)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", fractions.append)
-    monkeypatch.setattr(Recipe, "call", lambda _recipe, shape, sets: shape)
+    monkeypatch.setattr(frontier_module, "call_of", lambda _blueprint, shape, sets: shape)
 
     def counted(shape):
         if fractions[-1] * properties.total_memory < shape.tokens << 10:
@@ -176,11 +177,11 @@ def test_on_cuda_the_frontier_is_found_by_real_calls_under_a_cap(monkeypatch):
         return shape.tokens << 10
 
     monkeypatch.setattr(frontier_module, "counted_peak", counted)
-    recipe, _ = recipe_and_shape(tiny.case("softmax"))
+    blueprint, _ = blueprint_and_shape(tiny.case("softmax"))
     frontier = Frontier(
         memory_bytes=200 << 10, heads=2, head_dim=4, dtype="float32", passes="forward"
     )
-    found = largest_tokens(replace(recipe, device="cuda"), frontier)
+    found = largest_tokens(replace(blueprint, device="cuda"), frontier)
     assert found.tokens == 200
     assert found.statement == "run at 200 and 208"
     assert fractions[-1] == 1.0
@@ -195,9 +196,9 @@ def test_on_cuda_the_peak_is_the_allocator_s_above_the_start(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 1000)
     peaks = iter((1700, 1700, 1700, 1800))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: next(peaks))
-    recipe, shape = recipe_and_shape(tiny.case("softmax"))
-    call = recipe.call(shape)
-    call.recipe = replace(recipe, device="cuda")
+    blueprint, shape = blueprint_and_shape(tiny.case("softmax"))
+    call = call_of(blueprint, shape)
+    call.blueprint = replace(blueprint, device="cuda")
     assert counted_peak(call) == 700
     assert calls == ["empty", "reset"] * 2
     with pytest.raises(NotMeasurable, match="700 and 800"):
@@ -207,18 +208,18 @@ def test_on_cuda_the_peak_is_the_allocator_s_above_the_start(monkeypatch):
 def test_on_cuda_inputs_exceed_three_times_the_cache(monkeypatch):
     properties = SimpleNamespace(L2_cache_size=1 << 20)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
-    recipe, shape = recipe_and_shape(tiny.image("softmax"))
+    blueprint, shape = blueprint_and_shape(tiny.image("softmax"))
     size = 784 * 192 * 4
-    sets = _sets(replace(recipe, device="cuda"), shape)
+    sets = _sets(replace(blueprint, device="cuda"), shape)
     assert (sets - 1) * size < 3 << 20 <= sets * size
 
 
 def test_the_largest_batch_fits_and_the_next_does_not():
-    recipe, one = recipe_and_shape(tiny.case("softmax", 64))
-    budget = 5 * predicted_peak(recipe, one)
-    batch = largest_batch(recipe, one, budget)
+    blueprint, one = blueprint_and_shape(tiny.case("softmax", 64))
+    budget = 5 * predicted_peak(blueprint, one)
+    batch = largest_batch(blueprint, one, budget)
     assert batch == 4
-    assert predicted_peak(recipe, one.with_batch(batch)) <= budget
-    assert predicted_peak(recipe, one.with_batch(2 * batch)) > budget
+    assert predicted_peak(blueprint, one.with_batch(batch)) <= budget
+    assert predicted_peak(blueprint, one.with_batch(2 * batch)) > budget
     with pytest.raises(TooLarge, match="one sequence needs"):
-        largest_batch(recipe, one, 100)
+        largest_batch(blueprint, one, 100)

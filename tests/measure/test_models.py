@@ -8,12 +8,15 @@ from torch import nn
 
 from attention_impls import load_backbone
 from bench import network
+from bench.blueprint import Blueprint, CannotRun
+from bench.call import call_of
+from bench.cases import images_case
 from bench.model import Case, Images, Measured, Ok, Passes, Protocol, Unsupported, to_json
-from bench.plan import everything, images_case, load_plan
+from bench.plan import everything, load_plan
 from bench.roofline import least_bytes
 from bench.schedule import visits
-from bench.subject import CannotRun, Recipe, shape_of, subject_of
-from bench.worker import Visited, visit
+from bench.subject import shape_of, subject_of
+from bench.visit import Visited, visit
 
 QUICK = Protocol(warmup_s=0.001, warmup_cap_s=0.01, sample_s=0.001, least_samples=3)
 
@@ -31,10 +34,10 @@ def case(
     )
 
 
-def recipe_of(case: Case) -> Recipe:
-    recipe = subject_of(case, "cpu").recipe
-    assert recipe is not None
-    return recipe
+def blueprint_of(case: Case) -> Blueprint:
+    blueprint = subject_of(case, "cpu").blueprint
+    assert blueprint is not None
+    return blueprint
 
 
 def measured(visited: Visited) -> dict[str, float]:
@@ -59,8 +62,8 @@ def test_a_network_is_measured(passes: Passes) -> None:
 
 def test_a_backend_executes_every_attention_of_the_variant() -> None:
     own = case("softmax", "sdpa")
-    recipe = recipe_of(own)
-    call = recipe.call(shape_of(own.stimulus, 1), sets=2)
+    blueprint = blueprint_of(own)
+    call = call_of(blueprint, shape_of(own.stimulus, 1), sets=2)
     own_layers, adopted = (
         [m.attention.mix for m in top.modules() if hasattr(m, "attention_norm")]
         for top in (call.layer, call.runner)
@@ -80,9 +83,9 @@ def test_the_reference_is_left_as_it_was() -> None:
     spec = load_backbone("vit_micro")
     built = network.build(spec, network.image_shape(32, 1))
     before = [type(m) for m in built.modules()]
-    recipe = recipe_of(case("softmax", "sdpa"))
-    assert recipe.backend is not None
-    network.with_backend(built, spec, recipe.backend)
+    blueprint = blueprint_of(case("softmax", "sdpa"))
+    assert blueprint.backend is not None
+    network.with_backend(built, spec, blueprint.backend)
     assert [type(m) for m in built.modules()] == before
 
 
@@ -90,9 +93,9 @@ def test_sdpa_runs_inside_the_blocks_that_turn_and_gate_softmax() -> None:
     spec = load_backbone("ravlt_t").with_variant("softmax")
     shape = network.image_shape(64, 1)
     built = network.build(spec, shape).eval()
-    recipe = recipe_of(case("softmax", "sdpa"))
-    assert recipe.backend is not None
-    twin = network.with_backend(built, spec, recipe.backend)
+    blueprint = blueprint_of(case("softmax", "sdpa"))
+    assert blueprint.backend is not None
+    twin = network.with_backend(built, spec, blueprint.backend)
     x = torch.randn(1, 64 * 64, 3)
     with torch.inference_mode():
         torch.testing.assert_close(twin(x, shape.grid), built(x, shape.grid), rtol=0, atol=1e-4)
@@ -109,15 +112,15 @@ def test_what_cannot_be_built_says_why() -> None:
 
 def test_a_woven_attention_refuses_other_backends() -> None:
     spec = load_backbone("inline_cswin_t").with_variant("softmax")
-    sdpa = recipe_of(case("softmax", "sdpa"))
+    sdpa = blueprint_of(case("softmax", "sdpa"))
     assert sdpa.backend is not None
     whole = replace(sdpa.backend, adopt=nn.Sequential)
-    recipe = replace(sdpa, backbone=spec, backend=whole)
+    blueprint = replace(sdpa, backbone=spec, backend=whole)
     with torch.device("meta"):
         built = network.build(spec, network.image_shape(224, 1))
     with pytest.raises(CannotRun, match="take theirs apart"):
-        recipe.runner(built)
-    assert replace(recipe, backend=sdpa.backend).runner(built) is not built
+        blueprint.runner(built)
+    assert replace(blueprint, backend=sdpa.backend).runner(built) is not built
 
 
 def test_a_large_network_is_compared_at_a_smaller_size() -> None:

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from bench import hardware
+from bench.call import Call, call_of
+from bench.cases import frontier_case
 from bench.frontier import largest_tokens
 from bench.model import Case, GridSize, Measured, Ok, OutOfMemory, Protocol, Workload, to_json
 from bench.peaks import KNOWN_PEAKS
-from bench.plan import frontier_case
-from bench.subject import Call, shape_of, subject_of
+from bench.subject import shape_of, subject_of
 from bench.timing_cuda import time_graph, time_on_device
-from bench.worker import visit
+from bench.visit import visit
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).parents[2]
@@ -44,13 +45,13 @@ def case(tokens: int, backend: str = "sdpa", passes: Any = "forward", batch: int
     )  # fmt: skip
 
 
-def call_of(chosen: Case) -> Call:
+def prepared(chosen: Case) -> Call:
     subject = subject_of(chosen, "cuda")
     stimulus = chosen.stimulus
     assert isinstance(stimulus, Workload)
-    assert subject.recipe is not None
+    assert subject.blueprint is not None
     assert stimulus.batch is not None
-    return subject.recipe.call(shape_of(stimulus, stimulus.batch))
+    return call_of(subject.blueprint, shape_of(stimulus, stimulus.batch))
 
 
 def measured(chosen: Case) -> dict[str, Measured]:
@@ -88,7 +89,7 @@ def test_the_timer_sees_what_the_device_was_busy_with() -> None:
 
 
 def test_events_agree_with_the_host_clock_on_a_long_call() -> None:
-    found = time_on_device(call_of(case(LARGE)), PROTOCOL, "no sensor")
+    found = time_on_device(prepared(case(LARGE)), PROTOCOL, "no sensor")
     assert statistics.median(found.host_s) == pytest.approx(
         statistics.median(found.burst_s), rel=0.1
     )
@@ -127,7 +128,7 @@ def test_a_short_call_is_launch_bound_and_a_long_one_is_not() -> None:
 def test_a_graph_has_no_launches_and_is_the_same_call() -> None:
     tiny = measured(case(TINY, "reference", batch=1))
     assert middle(tiny, "latency_graph") < middle(tiny, "host_latency")
-    large = call_of(case(LARGE))
+    large = prepared(case(LARGE))
     burst = statistics.median(time_on_device(large, PROTOCOL, "no sensor").burst_s)
     assert statistics.median(time_graph(large, PROTOCOL)) == pytest.approx(burst, rel=0.1)
 
@@ -167,9 +168,9 @@ def test_the_frontier_is_bisected_to_both_sides() -> None:
         "softmax", "reference", memory_bytes=2**30, dtype="bfloat16", passes="forward"
     )
     subject = subject_of(chosen, "cuda")
-    assert subject.recipe is not None
+    assert subject.blueprint is not None
     found, wider = (
-        largest_tokens(subject.recipe, replace(chosen.stimulus, memory_bytes=size)).tokens
+        largest_tokens(subject.blueprint, replace(chosen.stimulus, memory_bytes=size)).tokens
         for size in (2**30, 2**32)
     )
     # the scores are what fills the memory: four times the bytes, twice the tokens
@@ -191,7 +192,7 @@ def test_ceilings_are_below_what_the_vendor_promises() -> None:
 FRESH = """
 import json, statistics, sys
 from bench.model import Case, Protocol, from_json
-from bench.worker import visit
+from bench.visit import visit
 case, protocol = (from_json(kind, json.loads(text)) for kind, text in
                   ((Case, sys.argv[1]), (Protocol, sys.argv[2])))
 outcome = visit(case, 1, protocol, "cuda").outcome

@@ -1,5 +1,6 @@
 """Parts of one plan put together: concatenation with a check, and strangers refused by name."""
 
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,8 @@ from simulated import ok
 
 from bench import merge
 from bench.cli import main
-from bench.journal import Arrival, Entry, Journal, JournalError, VariantSource
+from bench.journal import Journal, JournalError
+from bench.journal_lines import Arrival, Entry, VariantSource
 from bench.schedule import visits
 from bench.shards import missing, put_together
 
@@ -72,6 +74,24 @@ def test_a_visit_in_two_parts_is_refused_by_name(tmp_path, halves):
     with pytest.raises(JournalError, match=r"0\.jsonl and again\.jsonl both hold softmax"):
         put_together([*halves, again], tmp_path / "joined.jsonl")
     assert not (tmp_path / "joined.jsonl").exists()
+
+
+def test_a_part_that_is_given_twice_is_refused(tmp_path, halves, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(JournalError, match=r"0\.jsonl was given twice; name each journal once"):
+        put_together([*halves, halves[0].relative_to(tmp_path)], tmp_path / "joined.jsonl")
+    assert not (tmp_path / "joined.jsonl").exists()
+
+
+def test_the_command_that_makes_the_rest_holds_what_the_parts_were_begun_with(tmp_path):
+    header = replace(HEADER, only="softmax/* inline", variant_files=("/elsewhere/my own.py",))
+    part = journal(tmp_path / "part.jsonl", visits(PLAN, "cpu")[:1], header)
+    results = tmp_path / "my results"
+    said = CliRunner().invoke(main, ["merge", str(part), "--results", str(results)]).output
+    assert shlex.split(said.splitlines()[-1]) == [
+        "nox", "-s", "bench", "--", "--plan", PLAN.name, "--only", "softmax/* inline",
+        "--variant-file", "/elsewhere/my own.py", "--results", str(results), "--resume",
+    ]  # fmt: skip
 
 
 SOURCE = {"softmax": VariantSource(revision=1, source_sha256="1" * 64)}

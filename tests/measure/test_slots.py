@@ -17,10 +17,12 @@ from bench.devices import devices, in_groups, shared
 from bench.dispatch import Dispatch
 from bench.executor import Commission, Joined, Lost, Made, PoolError, Slot, Trained
 from bench.executors import local
-from bench.executors.ray import Spoken, kinds
 from bench.forecast import forecast
-from bench.journal import Arrival, Journal, JournalError, VariantSource
+from bench.journal import Journal, JournalError
+from bench.journal_lines import Arrival, VariantSource
 from bench.model import Crashed, Ok, Visit
+from bench.ray.actor import Spoken
+from bench.ray.options import kinds
 from bench.schedule import visits
 from bench.slot import SlotServer
 from bench.sweep import Sweep, TimeIsUp

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import tiny
 
+from bench.cases import task_cases
 from bench.launch import Workers
 from bench.model import NotRun, Ok
-from bench.plan import task_cases
 from bench.task import Epoch
 
 (CASE,) = task_cases("softmax", "digits", seeds=1)

@@ -117,6 +117,27 @@ CONTROLS: dict[str, tuple[tuple[str, str], set[str]]] = {
     "float16 sums overflow": (
         (START_OF_MIX, START_OF_MIX + "        keys = 8 * v.shape[2] * keys\n"),
         {"half_precision_is_finite_on_long_inputs"}),
+    "a build draws what the state dict does not hold": (
+        ("self.map = F.elu if",
+         "self.map = __import__('functools').partial(F.elu, alpha=torch.rand(()).item()) if"),
+        {"copies_are_the_same_function"}),
+    "a lambda in the layer": (
+        in_constructor("self.idle = lambda: 0"), {"copies_are_the_same_function"}),
+    "what inference made is kept": (
+        (START_OF_MIX, "        if not hasattr(self, 'kept'):\n"
+         "            self.kept = torch.ones(()) * 1\n"
+         "        q = q * self.kept\n" + START_OF_MIX),
+        {"modes_are_one_function"}),
+    "autocast is not finite": (
+        before_return("mixed = mixed * (torch.nan if torch.is_autocast_enabled('cpu') else 1)"),
+        {"autocast_is_close"}),
+    "a table is viewed flat": (
+        layer_class("if not hasattr(self, 'table'):",
+                    "    table = torch.ones(1, 2, 2, 2)",
+                    "    self.register_buffer('table', table, persistent=False)",
+                    "self.table.view(8)",
+                    "return super().forward(x, grid)"),
+        {"channels_last_is_the_same_function"}),
     "causal is ignored": (("self.causal = shape.causal", "self.causal = False"), {"causal_trait"}),
     "causal sees one token ahead": (
         ("mixed = mixed / (queries * keys.cumsum(2))",

@@ -12,9 +12,11 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from attention_impls import backends, names
+from bench.blueprint import CannotRun
+from bench.call import call_of
+from bench.cases import image, workload_case
 from bench.memory import counted_peak
-from bench.plan import image, workload_case
-from bench.subject import CannotRun, shape_of, subject_of
+from bench.subject import shape_of, subject_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPE = "bfloat16" if DEVICE == "cuda" else "float32"
@@ -44,7 +46,7 @@ def test_layer(
     subject = subject_of(case, DEVICE)
     shape = shape_of(case.stimulus, 1)
     try:
-        call = subject.recipe.call(shape)
+        call = call_of(subject.blueprint, shape)
     except CannotRun as refusal:
         pytest.skip(str(refusal))
     benchmark.group = f"{side} px {passes} {DTYPE}"
@@ -53,4 +55,4 @@ def test_layer(
         output = benchmark(call, 0)
     if not benchmark.disabled:
         benchmark.extra_info["peak_memory_bytes"] = counted_peak(call)
-    assert output[0].shape == call.recipe.output_shape(shape)
+    assert output[0].shape == call.blueprint.output_shape(shape)

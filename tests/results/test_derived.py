@@ -55,10 +55,15 @@ def test_interval_is_the_t_interval_of_the_logarithms() -> None:
     assert interval(medians) == pytest.approx((math.exp(low), math.exp(high)))
 
 
-def test_interval_with_zeros_is_linear() -> None:
+def test_interval_with_zeros_is_linear_and_ends_at_zero() -> None:
+    """73,368 page faults in one round and 14,674 in another are not -56,314 at the least."""
     values = [0.0, 1.0, 2.0]
     low, high = stats.t.interval(0.95, 2, loc=1.0, scale=stats.sem(values))
-    assert interval(values) == pytest.approx((low, high))
+    assert low < 0
+    assert interval(values) == pytest.approx((0.0, high))
+    signed = [-1.0, 0.0, 1.0]
+    ends = stats.t.interval(0.95, 2, loc=0.0, scale=stats.sem(signed))
+    assert interval(signed) == pytest.approx(ends)
 
 
 def test_two_rounds_give_no_interval() -> None:

@@ -9,9 +9,9 @@ import pytest
 from sample_run import sample_header, sample_records
 
 from attention_impls import load_backbone
+from bench.cases import images_case
 from bench.catalogue import Catalogue, read_catalogue
 from bench.model import Case, Images, Measured, Measurement, Ok, Record
-from bench.plan import images_case
 from bench.rules import check_run
 from bench.submission import StoredRun, identified
 from bench.tidy import frames

@@ -40,6 +40,7 @@ from bench.attention_matrix import (
 from bench.dataset import Data, Split
 from bench.mechanism import Mechanism, by_mechanism, mechanisms
 from bench.model import to_json
+from bench.recipe import Recipe
 from bench.report import (
     AnalysisReport,
     Curves,
@@ -50,7 +51,7 @@ from bench.report import (
     write_report,
 )
 from bench.tasks.digits import SIZE, TASK
-from bench.training import DivergedError, Recipe
+from bench.training import DivergedError
 
 ROOT = Path(__file__).parents[2]
 GRID = Grid(4, 4)

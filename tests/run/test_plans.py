@@ -9,7 +9,6 @@ import pytest
 
 from attention_impls import registry
 from attention_impls.registry import UnknownName
-from bench import plan as plan_module
 from bench.derived import LEAST_NOISE_PAIRS
 from bench.model import Frontier, Plan, TaskRun, Timed, Workload, from_json, to_json
 from bench.plan import everything, load_plan, noise_pairs, only, plan_names
@@ -95,8 +94,8 @@ def test_quick_measures_a_choice_and_whatever_is_asked_for(tmp_path, monkeypatch
     monkeypatch.setattr(registry, "_outside", {})
     source = Path(__file__).parents[1] / "meta" / "toy_linear.py"
     registry.add_variant_file(shutil.copy(source, tmp_path / "brought.py"))
-    monkeypatch.setattr(plan_module, "names", lambda: (*FOUNDING, "brought", "later"))
-    monkeypatch.setattr(plan_module, "backends", lambda _variant: ("reference",))
+    monkeypatch.setattr("bench.plan.names", lambda: (*FOUNDING, "brought", "later"))
+    monkeypatch.setattr("bench.cases.backends", lambda _variant: ("reference",))
 
     def measured(pattern: str | None) -> set[str]:
         scope = everything("cpu", pattern=pattern)

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
-from bench import cli, measure, submission
+from bench import cli, measure, repeat, submission
 from bench.journal import JournalError
 from bench.terminal import minutes_words
 
@@ -66,6 +67,28 @@ def test_a_folder_that_cannot_be_written_is_refused_before_measuring(tmp_path: P
         measure.require_writable(tmp_path / "file" / "results")
     measure.require_writable(tmp_path / "results")
     assert list((tmp_path / "results").iterdir()) == []
+
+
+def test_a_reproduction_that_could_not_be_recorded_is_refused_before_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begun(*_: object) -> None:
+        raise AssertionError("measured")
+
+    environment = SimpleNamespace(device="cpu", hardware_id="x", threads=1, settings={})
+    run = SimpleNamespace(environment=environment, run_id="r", commit=None)
+    published = SimpleNamespace(run=run, record=SimpleNamespace(case=None), others=())
+    monkeypatch.setattr(repeat, "find_row", lambda *_: published)
+    monkeypatch.setattr(repeat, "case_words", lambda _case: "a case")
+    monkeypatch.setattr(repeat, "repeat_plan", lambda _published: None)
+    monkeypatch.setattr(repeat, "described", begun)
+    (tmp_path / "file").write_text("")
+    results = tmp_path / "file" / "results"
+    console = Console(quiet=True)
+    with pytest.raises(JournalError, match="cannot be written: Not a directory"):
+        repeat.repeat_row("row", results, "cpu", console, submitter="bob")
+    with pytest.raises(AssertionError, match="measured"):
+        repeat.repeat_row("row", results, "cpu", console)
 
 
 def test_a_disk_that_is_full_at_the_end_says_how_to_go_on(

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from attention_impls import load, names
+from bench.cases import image, workload_case
 from bench.model import Case, Crashed, Measured, Ok, Record, TaskRun
-from bench.plan import image, workload_case
 from bench.summary import answers, cell_words, counter_lines, failure_lines
 
 

@@ -6,9 +6,10 @@ import pytest
 from rich.console import Console
 
 from bench import terminal as module
+from bench.cases import frontier_case, image, task_cases, workload_case
 from bench.executor import Slot
 from bench.model import Crashed, NotRun, Ok, Unsupported
-from bench.plan import everything, frontier_case, image, task_cases, workload_case
+from bench.plan import everything
 from bench.task import Epoch
 from bench.terminal import Terminal, case_words
 

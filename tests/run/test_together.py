@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from torch.testing import assert_close
 
 from bench import together
+from bench.cases import task_cases
 from bench.cli import main
 from bench.dataset import IGNORED
 from bench.devices_together import together_of
 from bench.launch import Workers
 from bench.model import Crashed, Diverged, Ok, to_json
-from bench.plan import task_cases
 from bench.process_group import Group
 from bench.together import EndedError, Joint, learn_together, refuse_unfit
 from bench.training import _Loop

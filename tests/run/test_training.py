@@ -23,9 +23,11 @@ from bench.checkpoint import CheckpointError, Kept
 from bench.dataset import IGNORED, Data, Split
 from bench.datasets import digits
 from bench.learning import Learned, learn
+from bench.recipe import Recipe, rate_at
+from bench.scores import scores
 from bench.task import Assignment, Epoch
 from bench.tasks.digits import RECIPE, TASK
-from bench.training import DivergedError, Recipe, Trained, rate_at, scores, train
+from bench.training import DivergedError, Trained, train
 
 ROOT = Path(__file__).parents[2]
 SHORT = Recipe(
@@ -168,9 +170,9 @@ def test_answers_that_are_not_numbers_after_training_are_an_outcome_too() -> Non
 
 def test_divergence_is_an_outcome_with_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     from bench import accuracy
+    from bench.cases import task_cases
     from bench.model import Diverged, Protocol
-    from bench.plan import task_cases
-    from bench.worker import visit
+    from bench.visit import visit
 
     wild = replace(RECIPE, epochs=2, learning_rate=1e30, clip_norm=1e30)
     monkeypatch.setattr(accuracy, "task", lambda _: replace(TASK, training=wild))

@@ -9,8 +9,8 @@ from leaderboard.blocks import Block, Document, Island, Paragraph, Subsection
 from leaderboard.contexts import PASSES_WORDS, slug
 from leaderboard.format import MISSING, measure
 from leaderboard.page import Page
-from leaderboard.pages.leaderboard import Place, places, usual
 from leaderboard.pieces import Link, VariantName
+from leaderboard.places import Place, places, usual
 from leaderboard.ranking import baseline, grouped, noise_floor, verdict
 from leaderboard.results import EXACTNESS_TITLES, Result, View
 from leaderboard.tables import Cell, Head, Row, Table

@@ -23,7 +23,8 @@ _LEAD = (
 )
 _METRICS = (("latency", "Time"), ("peak_memory", "Memory"), ("energy", "Energy"))
 _ORDER = (
-    "always", "from", "surely", "alone", "up to", "equal", "undecided", "never", "incomparable",
+    "always", "from", "surely", "alone", "up to", "partly", "equal", "undecided", "never",
+    "incomparable",
 )  # fmt: skip
 
 
@@ -87,17 +88,17 @@ def _baseline(family: Family) -> tuple[Result, ...] | None:
 def _finding(view: View, family: Family, base: Result, lines: Sequence[_Line]) -> str:
     first, last = family.sizes[0].tokens, family.sizes[-1].tokens
     others = [one.found["latency"] for one in lines if "latency" in one.found]
+    always = sum(f.kind == "always" for f in others)
     parts = [
-        f"{sum(f.kind == 'always' for f in others)} need less time at every size",
+        f"{always} {'needs' if always == 1 else 'need'} less time at every size",
         f"{sum(f.kind in ('from', 'surely') for f in others)} from some size on",
         f"{sum(f.kind == 'never' for f in others)} at none",
     ]
     alone = sum(f.kind == "alone" for f in others)
     if alone:
-        parts.append(f"{alone} run where it fails")
-    name = f"{view.title(base.variant)}{' by ' + base.backend if base.detail else ''}"
+        parts.append(f"{alone} {'runs' if alone == 1 else 'run'} where it fails")
     return (
-        f"Against {name}, from {whole(first)} to {whole(last)} tokens: of "
+        f"Against {view.label(base)}, from {whole(first)} to {whole(last)} tokens: of "
         f"{count_of(len(others), 'execution')} {', '.join(parts)}{_rest(len(others), others)}."
     )
 
@@ -106,7 +107,7 @@ def _rest(all_: int, found: Sequence[Against]) -> str:
     told = sum(f.kind in ("always", "from", "surely", "never", "alone") for f in found)
     if told == all_:
         return ""
-    return "; the others cannot be told from it, win for few tokens only, or share no size with it"
+    return "; the others cannot be told from it, win at some sizes only, or share no size with it"
 
 
 def _table(
@@ -186,13 +187,18 @@ def _words(found: Against) -> Iterator[Piece]:
             yield Muted("at no size")
         case "equal":
             yield Muted("the same")
+        case "partly":
+            yield "at some sizes"
+            same = "the same" if found.exact else "cannot be told"
+            yield Muted(f", {same} at the largest")
         case "undecided":
             yield Muted("cannot be told")
         case "incomparable":
             yield Muted("no shared size")
         case "surely":
-            yield f"from {whole(round(found.tokens or 0))} at the latest"
-            yield Muted(", cannot be told below")
+            since = f"from {whole(round(found.tokens or 0))}"
+            yield since if found.exact else f"{since} at the latest"
+            yield Muted(", not at every size below" if found.exact else ", cannot be told below")
         case "alone":
             yield f"from {whole(round(found.tokens or 0))}"
             yield Muted(" where softmax fails")

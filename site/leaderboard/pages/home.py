@@ -19,8 +19,8 @@ from leaderboard.contexts import PASSES_WORDS, Context, slug
 from leaderboard.format import count_of, day, listed, percent, whole
 from leaderboard.leaders import leaders_table
 from leaderboard.page import Page
-from leaderboard.pages.leaderboard import Place, places, usual
 from leaderboard.pieces import Inline, Link, Strong
+from leaderboard.places import Place, places, usual
 from leaderboard.ranking import Group, baseline, grouped, noise_floor
 from leaderboard.results import EXACTNESS_TITLES, View
 from leaderboard.standings import group_table, quantities

@@ -1,18 +1,16 @@
 """Rankings: one document for each machine, context and size, and an index for each machine."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from leaderboard.addresses import comparison, machine, ranking
+from leaderboard.addresses import comparison, machine
 from leaderboard.blocks import Block, Document, Filter, Notice, Paragraph, Subsection
-from leaderboard.choices import CONTEXT_FACETS, Choice, Choices, context_values
+from leaderboard.choices import CONTEXT_FACETS, Choices
 from leaderboard.contexts import (
     LEVEL_WORDS,
     PASSES_WORDS,
     POLICY_WORDS,
     Context,
-    Size,
-    ordered_contexts,
     slug,
 )
 from leaderboard.downloads import context_base, links
@@ -20,49 +18,10 @@ from leaderboard.format import percent
 from leaderboard.leaders import leaders_table
 from leaderboard.page import Page
 from leaderboard.pieces import Inline, Link
+from leaderboard.places import Place, places, usual
 from leaderboard.ranking import Group, baseline, grouped, noise_floor, ranks_by
 from leaderboard.results import EXACTNESS_HELP, EXACTNESS_TITLES, Result, View
 from leaderboard.standings import group_table, quantities
-
-_USUAL_PX = 512
-"""Side of the images that are shown before anything was chosen."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """One ranking."""
-
-    context: Context
-    size: Size
-    results: tuple[Result, ...]
-    choice: Choice
-
-
-def places(view: View) -> tuple[Place, ...]:
-    """Return every ranking of the site, most asked for first."""
-    return tuple(
-        Place(
-            context=context,
-            size=size,
-            results=results,
-            choice=Choice(
-                path=ranking(context, size),
-                values=(*context_values(view, context), (size.slug, size.short)),
-            ),
-        )
-        for context, sizes in ordered_contexts(view)
-        for size, results in sizes.items()
-    )
-
-
-def usual(found: Sequence[Place]) -> Place:
-    """Return what is shown before anything was chosen: images of usual size."""
-    first = [p for p in found if p.context == found[0].context]
-    return min(first, key=lambda p: (_distance(p.size), p.size.order))
-
-
-def _distance(size: Size) -> float:
-    return abs(size.resolution_px - _USUAL_PX) if size.resolution_px else float("inf")
 
 
 def _documents(view: View) -> Iterator[Document]:

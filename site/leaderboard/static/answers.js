@@ -3,17 +3,13 @@
 (() => {
   "use strict";
   const whole = (value) => String(Math.round(value)).replace(/\B(?=(\d{3})+(?!\d))/g, ",");
+  /* Rounded once, half away from zero, as leaderboard/format.py does. */
   const significant = (value, digits = 3) => {
     if (value === 0) return "0";
-    const places = (number) => Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(number))));
-    const rounded = Number(value.toFixed(places(value)));
-    const decimals = rounded ? places(rounded) : places(value);
-    if (decimals > 0) {
-      const [front, back] = rounded.toFixed(decimals).split(".");
-      return `${front.replace(/\B(?=(\d{3})+(?!\d))/g, ",")}.${back}`;
-    }
-    const step = 10 ** Math.max(0, Math.floor(Math.log10(Math.abs(rounded))) - digits + 1);
-    return whole(Math.round(rounded / step) * step);
+    const rounded = Number(value.toPrecision(digits));
+    const decimals = Math.max(0, digits - 1 - Number(rounded.toExponential().split("e")[1]));
+    const [front, back] = rounded.toFixed(decimals).split(".");
+    return front.replace(/\B(?=(\d{3})+(?!\d))/g, ",") + (back ? `.${back}` : "");
   };
   const prefixed = (unit) => [[1e12, `T${unit}`], [1e9, `G${unit}`], [1e6, `M${unit}`], [1e3, `k${unit}`], [1, unit]];
   const steps = {

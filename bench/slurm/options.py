@@ -1,4 +1,7 @@
-"""What is asked of Slurm: options of the command line become arguments of `sbatch` and a script."""
+"""What is asked of Slurm: options of the command line become arguments of `sbatch` and a script.
+
+The tasks run the files of this checkout, which must be on a file system that every node sees.
+"""
 
 import re
 import shlex
@@ -8,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.executor import Option
+from bench.import_path import ROOT
 from bench.model import DeviceKind
 
-ROOT = Path(__file__).parent.parent
-"""The code that the tasks run: the same files, on a file system that every node sees."""
 _KIND = re.compile(r"(?:(?P<name>[A-Za-z0-9_.\-]+):)?(?P<count>[1-9]\d{0,4})")
 _POLL_S = 10.0
 _PATIENCE_S = 1800.0
@@ -66,7 +68,7 @@ class Wishes:
     arguments: tuple[str, ...]
     """Arguments of sbatch that all tasks share."""
     interpreter: tuple[str, ...]
-    """Words before `-m bench.slurm_task`."""
+    """Words before `-m bench.slurm.task`."""
     setup: str
     """Shell commands before a task; may be empty."""
     shared: Path
@@ -107,7 +109,7 @@ def wishes(options: Mapping[str, str], device: DeviceKind, together: int = 1) ->
 
 def script(wanted: Wishes, folder: Path, kind: str) -> str:
     """Return the batch script of the tasks of one kind."""
-    command = [*wanted.interpreter, "-m", "bench.slurm_task", str(folder), kind]
+    command = [*wanted.interpreter, "-m", "bench.slurm.task", str(folder), kind]
     lines = [
         "#!/bin/bash",
         f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",

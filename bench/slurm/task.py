@@ -1,6 +1,6 @@
 """What a task of a Slurm array runs: one device of its node, served through files.
 
-    python -m bench.slurm_task FOLDER KIND
+    python -m bench.slurm.task FOLDER KIND
 
 It reads what to measure from FOLDER, gets its device ready whether or not a driver lives, and
 answers requests until it is released, or until it was idle for long and no driver gave a sign.
@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.mailbox import Inbox, Message, Outbox
+from bench.devices import gpu_words
 from bench.slot import SlotServer
+from bench.slurm.mailbox import Inbox, Message, Outbox
 
 ORDER = "order.json"
 """What the tasks of an array are for."""
@@ -64,8 +65,7 @@ class Life:
 
     def device(self, together: int) -> str:
         """`gpu 3`, `gpus 0+1`; of a whole node's GPUs a task uses the first."""
-        mine = self.gpus[:together]
-        return f"gpu{'s' if len(mine) > 1 else ''} {'+'.join(mine)}" if mine else "cpus"
+        return gpu_words(self.gpus[:together])
 
     @property
     def name(self) -> str:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.executor import Event, Joined, Lost, Made, Slot
-from bench.mailbox import Inbox, Message, Outbox
 from bench.model import Visit
 from bench.slot import event_of
-from bench.slurm_task import ANSWERS, LIVES, REQUESTS
+from bench.slurm.mailbox import Inbox, Message, Outbox
+from bench.slurm.task import ANSWERS, LIVES, REQUESTS
 
 _FOLDERS_S = 0.25
 

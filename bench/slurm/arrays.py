@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from bench import slurm_jobs
-from bench.slurm_jobs import SlurmError, Task
-from bench.slurm_options import Kind, Wishes, script
+from bench.slurm import jobs
+from bench.slurm.jobs import SlurmError, Task
+from bench.slurm.options import Kind, Wishes, script
 
 MOST_FAILURES = 3
 """Tasks of one kind that make nothing, in a row, before no more are started."""
@@ -105,7 +105,7 @@ class Arrays:
         file = self._folder / f"{kind.name}.sh"
         write_whole(file, script(self._wishes, self._folder, kind.name))
         shunned = sorted(self._shunned.get(kind.name, ()))
-        job = slurm_jobs.submit(
+        job = jobs.submit(
             [
                 f"--job-name={self._job_name(kind.name)}",
                 f"--array=0-{count - 1}",

@@ -1,0 +1,1 @@
+"""What the executor for Ray clusters consists of beside its pool."""

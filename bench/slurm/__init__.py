@@ -1,0 +1,1 @@
+"""What the executor for Slurm clusters consists of beside its pool."""
