@@ -126,9 +126,10 @@ def source_file(name: str) -> Path:
 
 def backends(name: str) -> tuple[str, ...]:
     """Return the backends of variant `name`: `reference`, `compile`, then those with a file."""
-    if name not in names():
-        raise unknown("attention variant", name, names())
-    own = (f for f in names_in(_HERE / "backends") if _variant_of(f) == name)
+    known = names()
+    if name not in known:
+        raise unknown("attention variant", name, known)
+    own = (f for f in names_in(_HERE / "backends") if _variant_of(f, known) == name)
     return ("reference", "compile", *(f.removeprefix(f"{name}_") for f in own))
 
 
@@ -174,8 +175,8 @@ def _backbones() -> dict[str, "BackboneSpec"]:
     return found
 
 
-def _variant_of(backend_file: str) -> str | None:
-    owners = [n for n in names() if backend_file.startswith(f"{n}_")]
+def _variant_of(backend_file: str, known: tuple[str, ...]) -> str | None:
+    owners = [n for n in known if backend_file.startswith(f"{n}_")]
     return max(owners, key=len, default=None)
 
 

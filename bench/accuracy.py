@@ -14,7 +14,7 @@ TRAINABLE = ("reference", "compile")
 
 
 def task_result(subject: Subject) -> TaskResult:
-    """Train and test; the time inside training steps counts as measured.
+    """Train and test; the time inside training steps of this visit counts as measured.
 
     Raises:
         TypeError: the case is not a task.
@@ -54,7 +54,7 @@ def task_result(subject: Subject) -> TaskResult:
                 report=subject.report,
             )
             result = learn(task(stimulus.task), assignment).result
-        subject.measured_s += result.training_time_s
+        subject.measured_s += result.visit_s
         return result
 
     return subject.once("task", make)

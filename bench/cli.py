@@ -1,6 +1,7 @@
 """The command `attnbench`: one verb a thing a person wants to do."""
 
 import contextlib
+import io
 import shlex
 import socket
 import subprocess
@@ -57,6 +58,9 @@ UNFINISHED = 75
 @click.version_option(suite_version(), prog_name="attnbench")
 def main() -> None:
     """Benchmark attention mechanisms and publish what was measured."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Unicode shows `?` instead
 
 
 @main.command(name="list")
@@ -190,7 +194,7 @@ def run(
             finished = measure(order, terminal)
     except (KeyboardInterrupt, TimeIsUp) as stop:
         late = isinstance(stop, TimeIsUp)
-        kept = late or resume or unfinished(journals) != before or (go_on and bool(before))
+        kept = resume or unfinished(journals) != before or (go_on and bool(before))
         words = _stopped_words(f"{minutes:g} minutes are over" if late else "Stopped", kept)
         console.print(f"\n{words}", highlight=False, markup=False, soft_wrap=True)
         raise SystemExit(UNFINISHED if late else STOPPED) from None

@@ -5,15 +5,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bench.cli_options import (
-    DEVICE,
-    RESULTS,
-    STOPPED,
-    Failure,
-    device_or_best,
-    explained,
-    usable_cpus,
-)
+from bench.cli_options import DEVICE, RESULTS, STOPPED, Failure, device_or_best, explained
+from bench.load import own_cpus
 
 BACKBONE = click.option("--backbone", required=True, help="Id of a whole model, see `list`.")
 RESOLUTION = click.option(
@@ -125,7 +118,7 @@ def evaluate(
             pictures=listed(data, found.num_classes, names),
             preparation=spec.preparation,
             batch=batch,
-            workers=max(0, usable_cpus() - 1) if workers is None else workers,
+            workers=max(0, own_cpus() - 1) if workers is None else workers,
             device=device_or_best(device),
             out=out or Path(f"{backbone}.evaluation.json"),
         )
@@ -211,7 +204,7 @@ def analyse(
                 variants=variants,
                 task=task,
                 seeds=tuple(range(seeds)),
-                threads=threads or usable_cpus(),
+                threads=threads or own_cpus(),
                 look=Look(image=image, head=head, query=query),
                 note=click.echo,
             )

@@ -209,10 +209,3 @@ def called() -> str:
     if (found is not None and Path(found).parent == beside.parent) or not beside.exists():
         return "attnbench"
     return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may run on."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

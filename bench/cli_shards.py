@@ -10,7 +10,7 @@ from rich.console import Console
 from bench.cli_options import RESULTS, SUBMITTED_BY, explained
 
 if TYPE_CHECKING:
-    from bench.journal import Header
+    from bench.journal_lines import Header
 
 
 @click.command()

@@ -34,7 +34,7 @@ def devices(
         note: told if nobody can say which GPUs there are.
 
     Raises:
-        ValueError: `chosen` makes no sense here.
+        ValueError: `chosen` makes no sense here, or there is no GPU.
     """
     cpus = usable()
     if device == "cpu":
@@ -42,6 +42,8 @@ def devices(
     names = _visible(note) if chosen is None else [one.strip() for one in chosen.split(",")]
     if not all(names) or len(set(names)) != len(names):
         raise ValueError(f"--devices {chosen}: give different GPUs, such as 0,1,2")
+    if not names:
+        raise ValueError("no GPU is visible: see CUDA_VISIBLE_DEVICES and nvidia-smi")
     shares = shared(cpus, [_near(name) for name in names])
     return tuple(
         Device(words=gpu_words([name]), visible=name, cpus=share if len(names) > 1 else ())

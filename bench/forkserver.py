@@ -38,6 +38,7 @@ def serve(control: socket.socket) -> None:
         if not message:
             return
         channel, log = descriptors
+        server = os.getpid()
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
@@ -45,7 +46,7 @@ def serve(control: socket.socket) -> None:
             for descriptor in (control.fileno(), wake_read, wake_write):
                 os.close(descriptor)
             os.setsid()
-            worker.main(channel, log)
+            worker.main(channel, log, server)
         os.close(channel)
         os.close(log)
         _answer(control, {"pid": pid})

@@ -110,7 +110,7 @@ class Workers:
             "protocol": to_json(protocol),
             **self._common(),
         }
-        process = self._living.pop(group, None) or self._start()
+        process = self._alive(group) or self._start()
         before = process.cpu_s()
         try:
             answer, end = _ask(process, request, protocol.timeout_s, self.report)
@@ -118,7 +118,8 @@ class Workers:
         except BaseException:
             bury(process)
             raise
-        if self.device == "cuda" and isinstance(visited.outcome, Ok) and visited.reusable:
+        kept = self.device == "cuda" and isinstance(visited.outcome, Ok) and visited.reusable
+        if kept and process.end() is None:
             self._living[group] = process
             return replace(visited, cpu_s=process.cpu_s() - before)
         return replace(visited, cpu_s=bury(process).cpu_s)
@@ -130,6 +131,14 @@ class Workers:
             LaunchError: the worker failed; the message has its last words.
         """
         return _machine(self._start(), self.device, self.threads, self.together)
+
+    def _alive(self, group: str) -> Process | None:
+        """Take the process that serves `group`; one that died meanwhile is no fault of any case."""
+        process = self._living.pop(group, None)
+        if process is not None and process.end() is not None:
+            bury(process)
+            return None
+        return process
 
     def _start(self) -> Process:
         if self.device == "cuda":

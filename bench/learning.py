@@ -45,6 +45,7 @@ def learn(task: Task, assignment: Assignment) -> Learned:
         accuracy=found.accuracy,
         loss=found.loss,
         training_time_s=curves.wall_s,
+        visit_s=curves.wall_s - trained.earlier_s,
         parameters=sum(p.numel() for p in network.parameters()),
         training=Training(
             data_sha256=sha256,

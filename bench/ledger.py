@@ -29,8 +29,9 @@ class Ledger:
     """Files of `known` that are other now -> `changed` or `deleted`."""
     elsewhere: tuple[str, ...]
     """Files outside of the results folder that the branch changes, relative to the repository."""
-    commits: frozenset[str] | None
-    """Every commit of the history; None where the clone is shallow and does not have it."""
+    commits: Mapping[str, int] | None
+    """Every commit of the history, and when it was made in seconds since 1970; None where the clone
+    is shallow and does not have it."""
 
     def is_new(self, folder: str) -> bool:
         """Whether a folder below the results folder holds nothing that was there at the base."""
@@ -72,12 +73,18 @@ def ledger(root: Path, base: str | None = None) -> Ledger | None:
     )
 
 
-def commits(folder: Path) -> frozenset[str] | None:
-    """Return every commit that HEAD descends from; None without git or in a shallow clone."""
+def commits(folder: Path) -> Mapping[str, int] | None:
+    """Return every commit that HEAD descends from, and when it was made in seconds since 1970.
+
+    None without git or in a shallow clone.
+    """
     if (_git(folder, "rev-parse", "--is-shallow-repository") or "").strip() != "false":
         return None
-    found = _git(folder, "rev-list", "HEAD")
-    return None if found is None else frozenset(found.split())
+    found = _git(folder, "rev-list", "--timestamp", "HEAD")
+    if found is None:
+        return None
+    pairs = (line.split() for line in found.splitlines())
+    return {commit: int(made) for made, commit in pairs}
 
 
 def digests_at(folder: Path, wanted: Iterable[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
@@ -119,7 +126,8 @@ def _rewritten(root: Path, base: str) -> Mapping[str, str]:
 
 def _elsewhere(root: Path, base: str) -> tuple[str, ...]:
     prefix = (_git(root, "rev-parse", "--show-prefix") or "").strip()
-    changed = _lines(root, "diff", "--name-only", "-z", "--no-renames", base, "HEAD")
+    plain = ("--no-renames", "--no-relative")  # whatever this user's git is told to do
+    changed = _lines(root, "diff", "--name-only", "-z", *plain, base, "HEAD")
     return tuple(path for path in changed if not path.startswith(prefix)) if prefix else ()
 
 

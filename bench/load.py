@@ -2,12 +2,20 @@
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import psutil
 
 BUSY_CPUS = 0.3
 """CPUs kept busy by others above which a machine is not quiet."""
+_BUSY_SHARE = 0.1
+"""A run is busy when more than this share of its visits saw a busy machine."""
+
+
+def is_busy(load: Sequence[float]) -> bool:
+    """Whether a run is busy, whose visits saw so many CPUs kept busy by others."""
+    return sum(value > BUSY_CPUS for value in load) > _BUSY_SHARE * len(load)
 
 
 def busy_seconds() -> float:

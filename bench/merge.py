@@ -2,7 +2,7 @@
 
 from bench.journal import Journal
 from bench.journal_lines import Entry
-from bench.load import BUSY_CPUS
+from bench.load import is_busy
 from bench.model import (
     Case,
     Conditions,
@@ -17,9 +17,6 @@ from bench.model import (
     TaskRun,
     Unavailable,
 )
-
-_BUSY_SHARE = 0.1
-"""A run is busy when more than this share of its visits saw a busy machine."""
 
 
 def records(plan: Plan, journal: Journal) -> tuple[Record, ...]:
@@ -47,13 +44,12 @@ def conditions(plan: Plan, journal: Journal) -> Conditions:
     """Return how quiet the machine was, how the time was spent, and what repeated cases gave."""
     entries = journal.entries
     load = tuple(entry.foreign_load for entry in entries if entry.foreign_load is not None)
-    busy = sum(value > BUSY_CPUS for value in load) > _BUSY_SHARE * len(load)
     noise = (_repeated(case, entries, least=2) for case in plan.noise_pairs)
     return Conditions(
         wall_s=max(sum(entry.wall_s for entry in entries), 1e-9),
         measured_s=sum(entry.measured_s for entry in entries),
         foreign_load=load,
-        busy=busy,
+        busy=is_busy(load),
         drift=_repeated(plan.anchor, entries, least=1),
         noise=tuple(repeated for repeated in noise if repeated is not None),
     )

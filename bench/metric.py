@@ -13,7 +13,9 @@ from bench.model import Case, DeviceKind, Measurement, Protocol
 if TYPE_CHECKING:
     from bench.subject import Subject
 
-Unit = Literal["s", "byte", "flop", "count", "j", "w", "hz", "fraction", "relative", "nat", "value"]
+Unit = Literal[
+    "s", "byte", "flop", "count", "j", "w", "hz", "celsius", "fraction", "relative", "nat", "value",
+]  # fmt: skip
 """Base units; `relative` is an error divided by what it is an error of, `nat` a loss, `value` an
 element of an output."""
 

@@ -4,7 +4,6 @@ On Linux each is the leader of a session of its own, so that burying it ends all
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import select
@@ -13,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,9 +24,11 @@ from bench.worker_variables import worker_variables
 
 START_S = 120.0
 """Time a process may take to import torch and answer."""
-_PR_SET_PDEATHSIG = 1
 _LOG_TAIL_BYTES = 16 << 10
+_GONE = "the fork server is gone: the system may have ended it; what is measured is not lost"
 _LAST_WORDS_S = 2.0
+_DEATH_S = 60.0
+"""Taking back the memory of a large process, on the GPU above all, takes the system seconds."""
 
 
 class LaunchError(RuntimeError):
@@ -112,42 +114,51 @@ class ForkServer:
         self._buffer = b""
         try:
             ready = self.read(START_S)
-        except OSError:
+        except LaunchError:
             ready = None
         if ready is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_LAST_WORDS_S)
             self._process.kill()
             _, errors = self._process.communicate()
+            self.control.close()
             raise LaunchError(
                 f"the fork server did not start: {failures.published(errors.decode())}"
             )
 
     def fork(self) -> "Forked":
-        """Start a worker."""
-        ours, theirs = socket.socketpair()
-        read, write = os.pipe()
-        os.set_blocking(read, False)
-        try:
-            socket.send_fds(self.control, [b"f"], [theirs.fileno(), write])
+        """Start a worker.
+
+        Raises:
+            LaunchError: the server is gone.
+        """
+        with _connection() as (channel, log, descriptors):
+            try:
+                socket.send_fds(self.control, [b"f"], descriptors)
+            except (BrokenPipeError, ConnectionResetError):
+                raise LaunchError(_GONE) from None
             answer = self.read(START_S)
-        finally:
-            theirs.close()
-            os.close(write)
-        if answer is None:
-            raise LaunchError("the fork server is gone")
-        return Forked(int(answer["pid"]), ours, Log(read), self)
+            if answer is None:
+                raise LaunchError("the fork server does not answer")
+            return Forked(int(answer["pid"]), channel, log, self)
 
     def read(self, timeout_s: float) -> dict[str, Any] | None:
-        """Return the server's next message; None when it is gone or the time is up."""
+        """Return what the server says next; None if it says nothing in time.
+
+        Raises:
+            LaunchError: the server is gone.
+        """
         deadline = time.monotonic() + timeout_s
         while b"\n" not in self._buffer:
             left = max(0.0, deadline - time.monotonic())
             if not select.select([self.control], [], [], left)[0]:
                 return None
-            data = self.control.recv(1 << 12)
+            try:
+                data = self.control.recv(1 << 12)
+            except ConnectionResetError:
+                data = b""
             if not data:
-                return None
+                raise LaunchError(_GONE)
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         return json.loads(line)
@@ -203,22 +214,18 @@ class Spawned:
     @classmethod
     def start(cls, threads: int) -> "Spawned":
         """Start a worker; it imports torch and waits."""
-        ours, theirs = socket.socketpair()
-        read, write = os.pipe()
-        os.set_blocking(read, False)
-        descriptors = (theirs.fileno(), write)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker", *map(str, descriptors)],
-            pass_fds=descriptors,
-            env=_variables(threads),
-            stdin=subprocess.DEVNULL,
-            stdout=write,
-            stderr=write,
-            start_new_session=True,
-        )
-        theirs.close()
-        os.close(write)
-        return cls(process.pid, ours, Log(read), process)
+        with _connection() as (channel, log, descriptors):
+            arguments = map(str, (*descriptors, os.getpid()))
+            process = subprocess.Popen(
+                [sys.executable, "-m", "bench.worker", *arguments],
+                pass_fds=descriptors,
+                env=_variables(threads),
+                stdin=subprocess.DEVNULL,
+                stdout=descriptors[1],
+                stderr=descriptors[1],
+                start_new_session=True,
+            )
+            return cls(process.pid, channel, log, process)
 
     def descriptors(self) -> list[int]:
         """Nothing but its channel's end tells of it."""
@@ -236,26 +243,49 @@ class Spawned:
 
 
 def bury(process: Process) -> End:
-    """End the process with all that it started, and release what we hold of it."""
+    """End the process with all that it started, and release what we hold of it.
+
+    Raises:
+        LaunchError: it does not end.
+    """
     process.channel.close()
-    deadline = time.monotonic() + _LAST_WORDS_S
-    while (end := process.end()) is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        if time.monotonic() > deadline:
-            raise LaunchError(f"process {process.pid} cannot be killed")
-        select.select(process.descriptors(), [], [], 0.01)
+    try:
+        deadline = time.monotonic() + _DEATH_S
+        while (end := process.end()) is None:
+            _kill_all_of(process)
+            if time.monotonic() > deadline:
+                raise LaunchError(f"process {process.pid} cannot be killed")
+            select.select(process.descriptors(), [], [], 0.01)
+        return end
+    finally:
+        _kill_all_of(process)
+        process.log.close()
+
+
+def _kill_all_of(process: Process) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.log.close()
-    return end
 
 
-def die_with_parent() -> None:
-    """Leave Ctrl-C to the process that started this one, and end when it ends, however it does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+@contextlib.contextmanager
+def _connection() -> Generator[tuple[socket.socket, Log, tuple[int, int]]]:
+    """Our channel and log of a worker, and its ends of them, which are open inside only.
+
+    If it cannot be started nothing stays open.
+    """
+    channel, theirs = socket.socketpair()
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    log = Log(read)
+    try:
+        yield channel, log, (theirs.fileno(), write)
+    except BaseException:
+        channel.close()
+        log.close()
+        raise
+    finally:
+        theirs.close()
+        os.close(write)
 
 
 def _variables(threads: int) -> dict[str, str]:

@@ -192,7 +192,7 @@ def read_reports(root: Path) -> tuple[tuple[AnalysisReport, ...], tuple[tuple[st
 
 
 def _read(path: Path) -> AnalysisReport:
-    document: Any = strict_json.parse(path.read_bytes())
+    document: Any = strict_json.parse(strict_json.read(path))
     report: AnalysisReport = adapter(AnalysisReport).validate_json(strict_json.canonical(document))
     place = (report.hardware_id, f"{report.analysis}.json")
     if (path.parent.name, path.name) != place:

@@ -94,7 +94,7 @@ def read_reported(folder: Path) -> tuple[tuple[ReportedNumber, ...], tuple[Refus
 def _report(path: Path) -> Report:
     if path.is_symlink() or not path.is_file() or path.suffix != ".json":
         raise ValueError("is not a plain .json file")
-    document = strict_json.parse(path.read_bytes())
+    document = strict_json.parse(strict_json.read(path))
     report: Report = adapter(Report).validate_json(strict_json.canonical(document))
     if report.paper != path.stem:
         raise ValueError(f"paper is {report.paper}, the file is named {path.name}")

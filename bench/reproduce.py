@@ -186,6 +186,8 @@ def _difference_words(metric: str, published: float, here: float) -> str:
     direction = more if here > published else less
     if metric == "accuracy":
         return f"{100 * abs(here - published):.1f} percentage points {direction}"
+    if not published:
+        return f"{here:.5g} instead of 0"
     return f"{100 * abs(here / published - 1):.1f} % {direction}"
 
 
@@ -276,7 +278,9 @@ def pairs(first: StoredRun, second: StoredRun) -> tuple[Pair, ...]:
         a, b = _rounds(record, "latency"), _rounds(other, "latency")
         comparison = None
         if a is not None and b is not None:
-            comparison = compare(summary(b).medians, summary(a).medians, noise_floor=floor)
+            medians = (summary(b).medians, summary(a).medians)
+            if min(map(min, medians)) > 0:  # a rule refuses others, but runs compare without
+                comparison = compare(*medians, noise_floor=floor)
         found.append(Pair(first=record, second=other, comparison=comparison))
     return tuple(found)
 

@@ -19,12 +19,12 @@ from bench.model import Visit
 def put_together(shards: Sequence[Path], target: Path) -> Journal:
     """Write the visits of all `shards` into a new journal `target`, and return it open.
 
-    The shards stay as they are. Nothing is written if one of them is refused.
+    The shards stay as they are. Nothing is left if one of them is refused or the disk is full.
 
     Raises:
         JournalError: names the shard that does not belong to the first, and everything in which it
-            differs; or the visit that two of them hold; or a shard that is being written
-            or was given twice.
+            differs; or the visit that two of them hold; or a shard that is being written or was
+            given twice; or the disk is full.
     """
     if not shards:
         raise JournalError("no journals were given")
@@ -45,14 +45,20 @@ def put_together(shards: Sequence[Path], target: Path) -> Journal:
                         f"{entry.round}: put each visit together once"
                     )
         joined = Journal.create(target, first.header)
-        for journal in opened:
-            if journal is not first and journal.header.ceilings != first.header.ceilings:
-                ceilings = journal.header.ceilings
-                joined.arrived(Arrival(slot=journal.path.stem, ceilings=ceilings))
-            for arrival in journal.arrivals:
-                joined.arrived(arrival)
-            for entry in journal.entries:
-                joined.append(entry)
+        try:
+            for journal in opened:
+                if journal is not first and journal.header.ceilings != first.header.ceilings:
+                    ceilings = journal.header.ceilings
+                    joined.arrived(Arrival(slot=journal.path.stem, ceilings=ceilings))
+                for arrival in journal.arrivals:
+                    joined.arrived(arrival)
+                for entry in journal.entries:
+                    joined.append(entry)
+        except BaseException:
+            # half of it would pass for a run that was stopped
+            joined.close()
+            target.unlink()
+            raise
     return joined
 
 

@@ -1,10 +1,11 @@
 """One device of this node, served by messages: what every executor of several devices runs there.
 
-    python -m bench.slot
+    python -m bench.slot PARENT
 
 reads requests from standard input and writes answers to standard output, one JSON object a line;
-it ends when its input does. Whoever starts it chooses the device (`CUDA_VISIBLE_DEVICES`) and the
-CPUs (affinity). Other ways to carry the messages use `SlotServer` directly.
+it ends when its input does, or PARENT, the process that started it. That one chooses the device
+(`CUDA_VISIBLE_DEVICES`) and the CPUs (affinity). Other ways to carry the messages use `SlotServer`
+directly.
 """
 
 import json
@@ -24,7 +25,7 @@ from bench.gpu_health import complaint
 from bench.journal_lines import Header
 from bench.launch import Workers
 from bench.model import Case, Ceiling, DeviceKind, Outcome, Plan, Protocol, from_json, to_json
-from bench.processes import die_with_parent
+from bench.parent import end_with
 from bench.schedule import Turn
 from bench.task import Epoch
 from bench.visitor import Visitor
@@ -182,9 +183,9 @@ def _nobody(_message: Message) -> None:
     """Nobody listens."""
 
 
-def main() -> None:
+def main(parent: int) -> None:
     """Serve standard input until it ends."""
-    die_with_parent()
+    end_with(parent)
     # what anything prints must not come between the messages
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
@@ -201,4 +202,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

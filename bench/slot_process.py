@@ -23,7 +23,7 @@ class SlotProcess:
         variables: Mapping[str, str],
         cpus: Sequence[int],
         *,
-        command: Sequence[str] = (sys.executable, "-m", "bench.slot"),
+        command: Sequence[str] | None = None,
     ) -> None:
         """Start it.
 
@@ -31,12 +31,12 @@ class SlotProcess:
             slot: what it is called.
             variables: of its environment, beside those of this process.
             cpus: where it and its workers run; empty: wherever this process may.
-            command: what serves the messages.
+            command: what serves the messages; None: bench.slot.
         """
         self.slot = slot
         self._buffer = b""
         self._process = subprocess.Popen(
-            command,
+            command or (sys.executable, "-m", "bench.slot", str(os.getpid())),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=_environment(variables),

@@ -3,11 +3,16 @@
 import json
 import math
 import re
+import stat
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
+LARGEST_FILE_BYTES = 32 * 2**20
+"""A variant of the largest plan stays below a tenth of this."""
 LONGEST_TEXT = 20_000
 """Characters of a text or key; the longest of any of our formats has a fifth of that."""
-_FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, what turns the direction of a line around, and halves of characters."""
 LARGEST_NUMBER = 1e30
 """Neither larger nor, but for 0, closer to 0 than one over this: what follows stays finite, too."""
@@ -20,6 +25,23 @@ LINE_LENGTH = 120
 
 class StrictJsonError(ValueError):
     """The text is not the JSON we accept."""
+
+
+def read(path: Path) -> bytes:
+    """Return the contents of a plain file; links are not followed, devices are not read.
+
+    Raises:
+        StrictJsonError: it is none, is too large, or cannot be read.
+    """
+    try:
+        state = path.lstat()
+        if not stat.S_ISREG(state.st_mode):
+            raise StrictJsonError("is not a plain file; links and folders are not allowed here")
+        if state.st_size > LARGEST_FILE_BYTES:
+            raise StrictJsonError(f"{state.st_size:,} bytes, allowed {LARGEST_FILE_BYTES:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise StrictJsonError(f"cannot be read: {error.strerror}") from None
 
 
 def parse(data: bytes) -> Any:
@@ -82,8 +104,8 @@ def _scalar(value: Any) -> str:
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        counted = Counter(name for name, _ in pairs)
+        twice = sorted(name for name, times in counted.items() if times > 1)
         raise StrictJsonError(f"key {twice[0][:100]!r} occurs more than once in one object")
     return found
 

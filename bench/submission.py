@@ -30,13 +30,13 @@ from bench.model import (
 )
 from bench.upgrades import SchemaError, upgraded
 
-LARGEST_FILE_BYTES = 32 * 2**20
-"""A variant of the largest plan stays below a tenth of this."""
+MOST_BYTES = 64 * 2**20
+"""Of all files of a run, which are held at once; the largest plan stays below a tenth of this."""
 MOST_FILES = 400
 """Files of one run."""
 SIGNIFICANT_DIGITS = 5
 """Of samples that are not whole numbers; no clock here repeats itself to one part in 100,000."""
-_UNFINISHED = ".unfinished-"
+UNFINISHED = ".unfinished-"
 """Start of the names of folders that are being written."""
 NOT_RUNS = ("reported", "analyses")
 """Folders of results/ that hold something else."""
@@ -93,7 +93,7 @@ def write_run(root: Path, header: Run, files: Iterable[VariantRecords]) -> Path:
     if folder.exists():
         raise RunExistsError(f"{folder} is there already; runs are never overwritten")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder.parent))
+    unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder.parent))
     try:
         for name, text in texts.items():
             _write_durably(unfinished / name, text.encode())
@@ -209,16 +209,22 @@ def read_results(root: Path) -> tuple[tuple[StoredRun, ...], tuple[Refusal, ...]
     Returns:
         The accepted runs, oldest first, and the refusals; nothing is skipped silently.
     """
-    runs: list[StoredRun] = []
+    runs: dict[str, StoredRun] = {}
     refusals: list[Refusal] = []
     for machine in _folders(root, root, refusals, skip=NOT_RUNS):
         for folder in _folders(root, machine, refusals):
             try:
-                runs.append(read_run(folder))
+                read = read_run(folder)
+                if (first := runs.setdefault(read.run.run_id, read)) is not read:
+                    told = f"run_id is that of {_inside(root, first.folder)}, too; measure again"
+                    raise RefusedError(folder / "run.json", told)
             except RefusedError as bad:
                 refusals.append(Refusal(path=_inside(root, bad.path), reason=bad.reason))
+            except OSError as gone:
+                reason = f"cannot be read: {gone.strerror}"
+                refusals.append(Refusal(path=_inside(root, folder), reason=reason))
     return (
-        tuple(sorted(runs, key=lambda stored: (stored.run.created, stored.run.run_id))),
+        tuple(sorted(runs.values(), key=lambda stored: (stored.run.created, stored.run.run_id))),
         tuple(sorted(refusals, key=lambda refusal: (refusal.path, refusal.reason))),
     )
 
@@ -229,8 +235,12 @@ def read_run(folder: Path) -> StoredRun:
     Raises:
         RefusedError: naming the file and the reason.
     """
-    if folder.name.startswith(_UNFINISHED):
-        raise RefusedError(folder, "left by a write that was cut off; remove it")
+    if folder.name.startswith(UNFINISHED):
+        raise RefusedError(
+            folder,
+            "is being written, or was left by a write that was cut off: if no run ends now, remove "
+            "it",
+        )
     documents = {path.name: _document(path) for path in _members(folder)}
     if "run.json" not in documents:
         raise RefusedError(folder, "run.json is missing")
@@ -307,11 +317,8 @@ def _validated(type_: Any, document: dict[str, Any], path: Path) -> Any:
 
 
 def _document(path: Path) -> tuple[dict[str, Any], bytes]:
-    size = path.lstat().st_size
-    if size > LARGEST_FILE_BYTES:
-        raise RefusedError(path, f"{size:,} bytes, allowed {LARGEST_FILE_BYTES:,}")
-    data = path.read_bytes()
     try:
+        data = strict_json.read(path)
         document = strict_json.parse(data)
     except strict_json.StrictJsonError as error:
         raise RefusedError(path, str(error)) from None
@@ -332,6 +339,9 @@ def _members(folder: Path) -> list[Path]:
             raise RefusedError(path, "name is not `<variant>.json` or `run.json` in lower case")
         if mode & 0o111:
             raise RefusedError(path, "is executable; results are data: chmod -x")
+    size = sum(path.lstat().st_size for path in members)
+    if size > MOST_BYTES:
+        raise RefusedError(folder, f"{size:,} bytes, allowed {MOST_BYTES:,} for a run")
     return members
 
 
@@ -345,7 +355,9 @@ def _folders(
             refusals.append(Refusal(path=_inside(root, path), reason="is a link; copy the files"))
         elif path.is_dir() and path.name not in skip:
             found.append(path)
-        elif path.is_file() and not (parent == root and path.name in ("README.md", "schema.json")):
+        elif not path.is_dir() and not (
+            parent == root and path.is_file() and path.name in ("README.md", "schema.json")
+        ):
             refusals.append(
                 Refusal(path=_inside(root, path), reason="a file has no place at this level")
             )

@@ -1,8 +1,10 @@
 """A run made ready for a pull request: validated, laid out, and the commands that publish it."""
 
+import os
 import shlex
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from bench.ledger import ledger
 from bench.model import Run
 from bench.reproduce import find_run
 from bench.rules import check_results
-from bench.submission import StoredRun, read_results
+from bench.submission import UNFINISHED, StoredRun, read_results
 from bench.tier import Finding
 
 ANONYMOUS = "anonymous"
@@ -158,7 +160,17 @@ def _lay_out(path: Path) -> bool:
     text = strict_json.pretty(strict_json.parse(data)).encode()
     if text == data:
         return False
-    path.write_bytes(text)
+    with tempfile.NamedTemporaryFile(dir=path.parents[1], prefix=UNFINISHED, delete=False) as file:
+        written = Path(file.name)
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            shutil.copymode(path, written)
+            written.replace(path)  # whole or not at all, as everything here is written
+        except BaseException:
+            written.unlink()
+            raise
     return True
 
 

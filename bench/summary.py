@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from attention_impls.registry import load
@@ -17,6 +18,8 @@ from bench.model import Case, Measured, Ok, Record, TaskRun, Unavailable, Worklo
 
 _SHOWN = 3
 """Ranks on a line."""
+_SIDE_BY_SIDE = 100
+"""Columns of a terminal from which a question leaves room for its ranking."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +36,7 @@ def last_screen(finished: Finished, page: Path | None, console: Console) -> None
     pairs = noise(conditions.noise)
     floor = None if pairs is None else pairs.interleaved
     console.print()
-    grid = Table(box=None, show_header=False, pad_edge=False)
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column()
-    for answer in answers(finished.records, floor):
-        grid.add_row(answer.question, answer.ranking)
-    console.print(grid)
+    print_answers(tuple(answers(finished.records, floor)), console)
     console.print()
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="dim", no_wrap=True)
@@ -60,6 +58,21 @@ def last_screen(finished: Finished, page: Path | None, console: Console) -> None
     ):
         console.print(f"[dim]{name:11}[/dim]  ", end="")
         console.print(where, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_answers(found: Sequence[Answer], console: Console) -> None:
+    """Question and ranking side by side, or below each other where a line has too little room."""
+    if console.width < _SIDE_BY_SIDE:
+        for answer in found:
+            console.print(answer.question, style="dim", highlight=False)
+            console.print(Padding(answer.ranking, (0, 0, 0, 2)), highlight=False)
+        return
+    grid = Table(box=None, show_header=False, pad_edge=False)
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column()
+    for answer in found:
+        grid.add_row(answer.question, answer.ranking)
+    console.print(grid)
 
 
 def answers(records: Sequence[Record], noise_floor: float | None) -> Iterator[Answer]:

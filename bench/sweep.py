@@ -119,7 +119,7 @@ class Sweep:
         while True:
             for event in pool.wait(self._patience()):
                 self._heed(event, pool)
-            if self._late() and all(seat.turn is None for seat in self._seats.values()):
+            if self._late(pool) and all(seat.turn is None for seat in self._seats.values()):
                 raise TimeIsUp
             for seat in tuple(self._seats.values()):
                 self._employ(seat, pool)
@@ -133,11 +133,15 @@ class Sweep:
         due = [seat.aside_until for seat in self._seats.values() if seat.aside_until is not None]
         return max(0.0, min([_LOOK_S, *(at - time.monotonic() for at in due)]))
 
-    def _late(self) -> bool:
+    def _late(self, pool: Pool) -> bool:
         """Whether the time is up while visits are left; what follows the last one still runs."""
         if self._until_s is None or time.monotonic() < self._until_s:
             return False
-        return any(not kind.dispatch.over for kind in self._kinds.values())
+        if not self._kinds:
+            # without a device that could come, the reason is not the time
+            return pool.may_grow()
+        waited_for = bool(pool.awaited())
+        return waited_for or any(not kind.dispatch.over for kind in self._kinds.values())
 
     def _over(self, pool: Pool) -> bool:
         at_work = any(
@@ -275,7 +279,7 @@ class Sweep:
 
     def _employ(self, seat: _Seat, pool: Pool) -> None:
         """Give an idle slot something to do, if there is anything."""
-        if seat.turn is not None or seat.measuring or seat.released or self._late():
+        if seat.turn is not None or seat.measuring or seat.released or self._late(pool):
             return
         if seat.astray and not seat.kind.dispatch.over:
             return

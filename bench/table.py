@@ -108,7 +108,7 @@ class Column:
     title: str
     """Column head."""
     unit: str
-    """Base unit of the values: s, byte, flop, count, j, w, hz, fraction, relative, token/s, ..."""
+    """Base unit of the values: s, byte, flop, count, j, w, hz, celsius, fraction, token/s, ..."""
     better: Literal["lower", "higher"] | None
     """Direction; None for quantities that are neither good nor bad."""
     help: str

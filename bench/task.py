@@ -77,6 +77,8 @@ class TaskResult:
     """Mean test loss, natural logarithm."""
     training_time_s: float
     """Time inside training steps; data preparation and evaluation are not included."""
+    visit_s: float
+    """The part of it that this visit spent: less where it went on from a checkpoint."""
     parameters: int
     """Learned numbers of the whole model."""
     training: Training

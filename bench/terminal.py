@@ -12,13 +12,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from bench.model import Case, Frontier, Images, NotRun, Ok, Outcome, TaskRun, Unsupported, Workload
 from bench.task import Epoch
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S = 15.0
 """Without a terminal (a log file, CI) one plain line is printed so often."""
+_ROOMY = 100
+"""Columns of a terminal from which a bar and the time that has passed leave room for the case."""
 _EXPECTED = (Ok, Unsupported, NotRun)
 """Endings that are not failures: refused with a reason is an answer."""
 
@@ -116,6 +119,20 @@ class _Bar(Progress):
             yield table
 
 
+def _columns(console: Console) -> tuple[ProgressColumn, ...]:
+    """What the line of a run shows; where it has little room, words of the case give way."""
+    spinner = SpinnerColumn("line" if console.options.ascii_only else "dots")
+    done, failures = MofNCompleteColumn(), TextColumn("{task.fields[failures]}")
+    left = TimeRemainingColumn(compact=True)
+    case = TextColumn(
+        "{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    )
+    if console.width < _ROOMY:
+        return spinner, done, failures, left, case
+    bar = BarColumn(bar_width=24)
+    return spinner, bar, done, failures, TimeElapsedColumn(), TextColumn("left"), left, case
+
+
 class Terminal:
     """Live display on a terminal, a line every fifteen seconds elsewhere."""
 
@@ -129,15 +146,9 @@ class Terminal:
         self._done_at_begin = self._done = self._total = 0
         self._doing: Mapping[Slot, str] = {}
         self._bar = _Bar(
-            SpinnerColumn(),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[failures]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.description}"),
+            *_columns(console),
             console=console,
+            expand=True,
             speed_estimate_period=300,
             transient=True,
             disable=not console.is_terminal,

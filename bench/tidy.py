@@ -285,6 +285,8 @@ def _derived(
     batch = batch or (workload.batch if isinstance(workload, Timed) else None)
     if not isinstance(workload, Timed) or latency is None or batch is None:
         return _Derived()
+    if min(*latency.medians, latency.p10) <= 0:
+        return _Derived()  # refused by R305, but a reader accepts it: there is no rate
     numbers: list[tuple[str, Summary]] = []
     if isinstance(workload, Workload):
         numbers.append(("throughput", over(batch * workload.tokens, latency)))

@@ -10,8 +10,10 @@ launches (`launch_bound`); a CUDA graph shows what is left without them.
 import gc
 import statistics
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -21,6 +23,8 @@ from bench.model import Protocol
 from bench.nvml import Reading, Sensor
 from bench.subject import Subject
 from bench.timing import Timeable, is_stable
+
+T = TypeVar("T")
 
 WARMUP_FACTOR = 5.0
 """Clocks of a GPU settle more slowly than a CPU's: warm-up lasts at least this times `warmup_s`."""
@@ -196,19 +200,23 @@ def _sustained(
             readings.append(sensor.read())
     after = None if isinstance(sensor, str) else sensor.energy_j()
     late = series[len(series) // 2 :]
-    step = max(1, -(-len(late) // protocol.most_samples))
     energy = None if before is None or after is None else (after - before) / (len(series) * block)
     return DeviceTimed(
         burst_s=burst.device_s,
         issued_s=burst.issued_s,
         host_s=host,
-        sustained_s=tuple(late[::step]),
+        sustained_s=_spread(late, protocol.most_samples),
         energy_j=energy,
-        readings=tuple(readings),
+        readings=_spread(readings, protocol.most_samples),
         no_sensor=sensor if isinstance(sensor, str) else None,
         spent_s=burst.spent_s + sum(host) + sum(series) * block,
         kept=kept,
     )
+
+
+def _spread(values: Sequence[T], most: int) -> tuple[T, ...]:
+    """At most `most` of the values, spread evenly."""
+    return tuple(values[:: max(1, -(-len(values) // most))])
 
 
 class _Replay:

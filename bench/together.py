@@ -92,8 +92,10 @@ def learn_together(joint: Joint) -> TaskResult:
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attnbench-")))
-        processes = [_start(joint, rank, folder / "meeting") for rank in range(joint.processes)]
+        processes: list[subprocess.Popen[bytes]] = []
         stack.callback(_end, processes)
+        for rank in range(joint.processes):
+            processes.append(_start(joint, rank, folder / "meeting"))
         return _result(processes, joint)
 
 
@@ -112,14 +114,14 @@ def _start(joint: Joint, rank: int, place: Path) -> "subprocess.Popen[bytes]":
     }
     count = str(threads)
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.together_process"],
+        [sys.executable, "-m", "bench.together_process", str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count},
     )
-    with suppress(BrokenPipeError):  # it is dead: noticed when its answer is read
-        _pipe(process.stdin).write(json.dumps(request).encode() + b"\n")
-        _pipe(process.stdin).close()
+    # it is dead: noticed when its answer is read
+    with suppress(BrokenPipeError), _pipe(process.stdin) as requests:
+        requests.write(json.dumps(request).encode() + b"\n")
     return process
 
 

@@ -1,6 +1,6 @@
 """One of the processes that train a network together; started by `bench.together`.
 
-    python -m bench.together_process
+    python -m bench.together_process PARENT
 
 reads one request from standard input and writes JSON lines to standard output: epochs and the
 result from the first process, a failure from any.
@@ -22,8 +22,8 @@ from bench import settings
 from bench.endings import outcome_of
 from bench.learning import assist, learn
 from bench.model import Case, TaskRun, adapter, from_json, to_json
+from bench.parent import end_with
 from bench.process_group import Group
-from bench.processes import die_with_parent
 from bench.subject import subject_of
 from bench.task import Assignment, Epoch, TaskResult, task
 
@@ -70,9 +70,9 @@ def _epoch(epoch: Epoch) -> Message:
     return {"kind": "epoch", "epoch": asdict(epoch)}
 
 
-def main() -> None:
+def main(parent: int) -> None:
     """Serve one request."""
-    die_with_parent()
+    end_with(parent)
     # what anything prints must not come between the messages
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
@@ -94,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

@@ -62,6 +62,8 @@ class Trained:
     """Examples seen, repetitions counted."""
     precision: DType
     """Type in which products were computed."""
+    earlier_s: float
+    """Part of the curves' wall time that was spent before the checkpoint that it went on from."""
 
 
 def train(
@@ -156,6 +158,7 @@ class _Loop:
 
     def run(self, kept: checkpoint.Kept | None, report: Callable[[Epoch], None] | None) -> Trained:
         done = self._resume(kept) if kept is not None else 0
+        earlier_s = self.curves.wall_s
         for epoch in range(done, self.recipe.epochs):
             self._epoch(epoch)
             if self.group.rank:
@@ -172,7 +175,10 @@ class _Loop:
             if kept is not None:
                 kept.save(self._state(epoch + 1))
         return Trained(
-            curves=self.curves, samples=self.steps * self.recipe.batch, precision=self.precision
+            curves=self.curves,
+            samples=self.steps * self.recipe.batch,
+            precision=self.precision,
+            earlier_s=earlier_s,
         )
 
     def _epoch(self, epoch: int) -> None:

@@ -96,8 +96,9 @@ def _trust(
     maintainers: frozenset[str],
 ) -> Trust:
     findings = about[row.run.run_id, row.record.case.id]
-    agreeing, differing = _others(row, same_case, about)
     accepted = not any(f.severity == "error" for f in findings)
+    # numbers that no rule let through may be anything: nothing is computed from them
+    agreeing, differing = _others(row, same_case, about) if accepted else ((), ())
     missing = tuple(_not_reproducible(row, findings, sources))
     tier: Tier = "not accepted"
     if not accepted:

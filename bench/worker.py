@@ -5,14 +5,11 @@ belong to the code under test and go to a log that the launcher reads.
 """
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
 import os
-import platform
 import resource
-import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -32,9 +29,8 @@ from bench.environment import environment
 from bench.hardware import ceilings
 from bench.metric import metrics
 from bench.model import Case, Protocol, from_json, to_json
+from bench.parent import end_with
 from bench.visit import visit
-
-_PR_SET_PDEATHSIG = 1
 
 
 def preload() -> None:
@@ -53,11 +49,12 @@ def preload() -> None:
             functional_call(layer, {}, (torch.empty(1, 1, device=device),))
 
 
-def main(channel: int, log: int) -> NoReturn:
+def main(channel: int, log: int, parent: int) -> NoReturn:
     """Serve the requests on `channel` until it closes, then leave without any teardown."""
     code = 1
     try:
         _settle(log)
+        end_with(parent)
         _serve(channel)
         code = 0
     except SystemExit as leaving:
@@ -71,7 +68,7 @@ def main(channel: int, log: int) -> NoReturn:
 
 
 def _settle(log: int) -> None:
-    """Send output to the log, leave no core file, and die with the process that started us."""
+    """Send output to the log, read nothing, leave no core file."""
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
@@ -79,9 +76,6 @@ def _settle(log: int) -> None:
     os.dup2(null, 0)
     os.close(null)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if platform.system() == "Linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _serve(channel: int) -> None:
@@ -152,4 +146,4 @@ def _limit_address_space(limit_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:]))

@@ -55,6 +55,10 @@ class Figures:
     """Findings in signed mutants that the reader accepted, one a mutant and rule."""
     failures: list[str] = field(default_factory=list)
     """Crashes, hangs, and changes that nobody noticed."""
+    changed: Counter[str] = field(default_factory=Counter)
+    """Fields of the mutants that changed one value."""
+    plausible: dict[str, list[str]] = field(default_factory=dict)
+    """How those fields were changed where only a reproduction can tell it from the truth."""
     examples: list[tuple[str, ...]] = field(default_factory=list)
     """The first mutants that only a reproduction can tell from the truth."""
     slowest_s: float = 0.0
@@ -72,6 +76,13 @@ class Figures:
         lines += [f"  plausible: {'; '.join(how)}" for how in self.examples]
         lines.append(f"{len(self.failures)} failures")
         return "\n".join([*lines, *self.failures[:50]])
+
+    def by_field(self) -> str:
+        """A line for each field whose change was found plausible, with an example of each."""
+        return "\n".join(
+            f"{len(how):>6} of {self.changed[name]:>5}  {name}: {how[0].partition(': ')[2]}"
+            for name, how in sorted(self.plausible.items())
+        )
 
 
 @contextlib.contextmanager
@@ -115,11 +126,21 @@ def valid_run(root: Path, variant: str) -> StoredRun:
     return stored
 
 
-def fuzz(original: StoredRun, mutants: int, seed: int, keep: Path) -> Figures:
-    """Make and judge mutants of `original`; a sample of the accepted ones is moved to `keep`."""
+def fuzz(
+    original: StoredRun, mutants: int, seed: int, keep: Path, *, only_signed: bool = False
+) -> Figures:
+    """Make and judge mutants of `original`; a sample of the accepted ones is moved to `keep`.
+
+    Args:
+        original: a valid run.
+        mutants: how many.
+        seed: another one makes other mutants.
+        keep: a folder.
+        only_signed: one value of each is changed, and all are signed again.
+    """
     figures = Figures()
     machine = original.run.environment.hardware_id
-    mutator = Mutator(documents_of(original.folder), machine, seed)
+    mutator = Mutator(documents_of(original.folder), machine, seed, only_signed=only_signed)
     chosen = random.Random(seed)
     for number in range(mutants):
         with tempfile.TemporaryDirectory() as folder:
@@ -139,8 +160,11 @@ def fuzz(original: StoredRun, mutants: int, seed: int, keep: Path) -> Figures:
             figures.endings[ending] += 1
             if ending.isupper():
                 figures.failures.append(f"{ending}: seed {seed}, {number}: {mutant.how}")
+            figures.changed.update(mutant.fields)
             if "plausible" in ending and len(figures.examples) < EXAMPLES:
                 figures.examples.append(mutant.how)
+            if "plausible" in ending and mutant.fields:
+                figures.plausible.setdefault(mutant.fields[0], []).append(mutant.how[0])
             if accepted:
                 _sample(figures, root, keep, chosen)
     return figures
@@ -211,6 +235,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--mutants", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0, help="another one makes other mutants")
     parser.add_argument("--variants", nargs="+", default=["softmax", "inline"])
+    told = "change one value of each, sign all, list the fields that pass"
+    parser.add_argument("--fields", action="store_true", help=told)
     chosen = parser.parse_args(arguments)
     status = 0
     for number, variant in enumerate(chosen.variants):
@@ -219,9 +245,13 @@ def main(arguments: list[str] | None = None) -> int:
             keep.mkdir()
             original = valid_run(root, variant)
             share = chosen.mutants // len(chosen.variants)
-            figures = fuzz(original, share, chosen.seed * 1000 + number, keep)
+            figures = fuzz(
+                original, share, chosen.seed * 1000 + number, keep, only_signed=chosen.fields
+            )
             look_at_pages(figures, keep, Path(folder) / "site", None)
             sys.stdout.write(f"{variant}, seed {chosen.seed}: {figures}\n")
+            if chosen.fields:
+                sys.stdout.write(f"{figures.by_field()}\n")
             sys.stdout.flush()
             status |= bool(figures.failures)
     return int(status)

@@ -49,6 +49,8 @@ class Mutant:
     signed: bool
     """Digests and run_id were computed again, as a forger can."""
     how: tuple[str, ...]
+    fields: tuple[str, ...] = ()
+    """Which values were changed, see `field_of`."""
 
 
 def documents_of(folder: Path) -> Documents:
@@ -68,11 +70,30 @@ def places(value: Any, at: Place = ()) -> Iterator[Place]:
         yield from places(child, (*at, key))
 
 
+def field_of(document: Any, at: Place) -> str:
+    """The field that a place belongs to: entries of lists by what they are, not by their number."""
+    words: list[str] = []
+    for key in at:
+        document = document[key]
+        if isinstance(key, str):
+            words.append(key)
+        elif isinstance(document, dict):
+            kinds = [document.get("metric"), document.get("name")]
+            if "outcome" in document:
+                kinds = [f"{document['case']['stimulus']['kind']} {document['outcome']['kind']}"]
+            words.append(f"[{next((kind for kind in kinds if kind), '')}]")
+    return ".".join(words)
+
+
 class Mutator:
     """Makes mutants of one valid run; the same seed makes the same mutants."""
 
-    def __init__(self, documents: Documents, machine: str, seed: int) -> None:
+    def __init__(
+        self, documents: Documents, machine: str, seed: int, *, only_signed: bool = False
+    ) -> None:
+        """Change anything; `only_signed`: one value, and sign again, whatever can be signed."""
         self.documents = documents
+        self.only_signed = only_signed
         self.machine = machine
         self.run_id: str = documents["run.json"]["run_id"]
         self.random = random.Random(seed)
@@ -82,6 +103,10 @@ class Mutator:
 
     def write(self, root: Path) -> Mutant:
         """Write one mutant below `root`, an empty folder."""
+        if self.only_signed:
+            while (one := self._of_one_value(root)) is None:
+                pass
+            return one
         level = self.random.choices(("values", "bytes", "folder"), (7, 2, 1))[0]
         if level == "values":
             return self._of_values(root)
@@ -94,12 +119,9 @@ class Mutator:
 
     def _of_values(self, root: Path) -> Mutant:
         documents = dict(self.documents)
-        how: list[str] = []
-        for _ in range(self.random.choices((1, 2, 3), (6, 3, 1))[0]):
-            name = self.random.choice(sorted(documents))
-            if documents[name] is self.documents[name]:
-                documents[name] = pickle.loads(self.pickled[name])  # several times as fast
-            how.append(f"{name}: {self._change_value(documents, name)}")
+        how = [
+            self._changed(documents)[1] for _ in range(self.random.choices((1, 2, 3), (6, 3, 1))[0])
+        ]
         signed = self.random.random() < 0.6 and _signable(documents)
         if signed:
             write_signed(root, documents, self.machine)
@@ -108,8 +130,24 @@ class Mutator:
             _write(folder, {name: _text(document) for name, document in documents.items()})
         return Mutant(root, signed, tuple(how))
 
-    def _change_value(self, documents: Documents, name: str) -> str:
+    def _of_one_value(self, root: Path) -> Mutant | None:
+        documents = dict(self.documents)
+        changed, how = self._changed(documents)
+        if not _signable(documents):
+            return None
+        write_signed(root, documents, self.machine)
+        return Mutant(root, True, (how,), (changed,))
+
+    def _changed(self, documents: Documents) -> tuple[str, str]:
+        """Change a value; return its field, and how."""
+        name = self.random.choice(sorted(documents))
+        if documents[name] is self.documents[name]:
+            documents[name] = pickle.loads(self.pickled[name])  # several times as fast
         at = self.random.choice(self.places[name])
+        changed = field_of(self.documents[name], at)
+        return changed, f"{name}: {self._change_value(documents, name, at)}"
+
+    def _change_value(self, documents: Documents, name: str, at: Place) -> str:
         parent = documents[name]
         try:
             for key in at[:-1]:

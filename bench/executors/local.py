@@ -202,14 +202,13 @@ class Several:
             )
         self._progress.note(f"starting {len(self._devices)} devices and measuring their limits")
         threads = given.threads or min((len(one.cpus) for one in self._devices), default=1) or 1
+        request = open_request(given.plan, given.device, threads, given.only, given.together)
         try:
             for one in self._devices:
                 visible = {} if one.visible is None else {"CUDA_VISIBLE_DEVICES": one.visible}
-                process = SlotProcess(Slot(node=node, device=one.words), visible, one.cpus)
-                self.add(process)
-                request = open_request(
-                    given.plan, given.device, threads, given.only, given.together
-                )
+                self.add(SlotProcess(Slot(node=node, device=one.words), visible, one.cpus))
+            # a pipe does not hold a large plan: it is read once a process has imported torch
+            for process in self._slots.values():
                 process.ask(request)
         except BaseException:
             self.__exit__(None, None, None)

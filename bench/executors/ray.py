@@ -27,7 +27,7 @@ _LOOK_AGAIN_S = 2.0
 _PAUSE_S = 1.0
 """At most between two looks while no actor was asked for anything."""
 _MOST_FAILURES = 20
-"""Actors in a row that die before they join: then it is not chance."""
+"""Actors in a row that die before they join: then it is not chance, and no more are started."""
 _LISTENERS = "listeners"
 """Calls of this group are served beside a visit; all others one after the other, in one thread."""
 
@@ -66,20 +66,24 @@ class RayPool:
     _spent: set[str | None] = field(default_factory=set[str | None])
     """Nodes whose one slot was released."""
     _failures: int = 0
+    """Actors in a row that died before they joined."""
     _looked_s: float = 0.0
     _request: Any = None
 
     def __enter__(self) -> "RayPool":
         given = self.commission
         request = open_request(given.plan, given.device, given.threads, given.only, given.together)
-        self._request = self.ray.put(request)
-        self._recruit()
-        if not self._actors and all(kind.count is None for kind in self.kinds):
+        try:
+            self._request = self.ray.put(request)
+            self._recruit()
+            if not self._actors and all(kind.count is None for kind in self.kinds):
+                raise PoolError(
+                    f"no node of the Ray cluster has {_many(given.together)}: add nodes that have, "
+                    "or give --device cpu"
+                )
+        except BaseException:
             self.__exit__(None, None, None)
-            raise PoolError(
-                f"no node of the Ray cluster has {_many(given.together)}: add nodes that have, or "
-                "give --device cpu"
-            )
+            raise
         return self
 
     def __exit__(
@@ -134,12 +138,13 @@ class RayPool:
         return found
 
     def awaited(self) -> tuple[str, ...]:
-        """Kinds that were asked for by name and have not come."""
-        return tuple(k.name for k in self.kinds if k.name and k.name not in self._joined)
+        """Kinds that were asked for by name, have not come, and may come yet."""
+        missing = [k.name for k in self.kinds if k.name and k.name not in self._joined]
+        return tuple(name for name in missing if self._hiring or name in self._waiting)
 
     def may_grow(self) -> bool:
         """Actors that wait for their place, and nodes that may come (back)."""
-        return True
+        return self._hiring or bool(self._waiting)
 
     def processes(self) -> dict[Slot, int]:
         """The process of each slot, on its node."""
@@ -211,9 +216,23 @@ class RayPool:
             self._told.append(Lost(slot=actor.slot, reason=reason))
             return
         self._failures += 1
-        if self._failures >= _MOST_FAILURES:
-            raise PoolError(f"{self._failures} actors in a row died before they joined: {reason}")
         self._told.append(Said(text=f"an actor died before it joined: {reason}"))
+        if self._hiring:
+            return
+        if not self._actors:
+            raise PoolError(f"{self._failures} actors in a row died before they joined: {reason}")
+        if self._failures == _MOST_FAILURES:
+            words = f"{self._failures} actors in a row died before they joined; no more are started"
+            self._told.append(Said(text=words))
+
+    @property
+    def _hiring(self) -> bool:
+        return self._failures < _MOST_FAILURES
+
+    @property
+    def _waiting(self) -> set[str | None]:
+        """Kinds of the actors that have not joined yet."""
+        return {actor.kind.name for actor in self._actors if actor.slot is None}
 
     def _kill(self, actor: _Actor) -> None:
         for call in [call for call, owner in self._calls.items() if owner is actor]:
@@ -225,7 +244,7 @@ class RayPool:
 
     def _recruit(self) -> None:
         """Have an actor for each device that is wanted and not there."""
-        if time.monotonic() - self._looked_s < _LOOK_AGAIN_S:
+        if not self._hiring or time.monotonic() - self._looked_s < _LOOK_AGAIN_S:
             return
         self._looked_s = time.monotonic()
         nodes = [node for node in self.ray.nodes() if node["Alive"]]

@@ -4,9 +4,10 @@ Unknown fields, wrong types, NaN and infinities are refused at construction with
 None or another type, never 0 or -1. Base units.
 """
 
+from datetime import datetime
 from typing import Annotated, Literal, TypeVar, cast, dataclass_transform
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 _T = TypeVar("_T")
@@ -25,7 +26,18 @@ def noun(class_: type[_T]) -> type[_T]:
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.\-]{0,95}$")]
 Text = Annotated[str, Field(max_length=4000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f<>]*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Instant = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+
+
+def _moment(text: str) -> str:
+    if not text.isascii():
+        raise ValueError("must be written in the digits 0 to 9")
+    datetime.fromisoformat(text)  # a day that no calendar has is refused with its reason
+    return text
+
+
+Instant = Annotated[
+    str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"), AfterValidator(_moment)
+]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -5,16 +5,29 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bench.ledger import Ledger, ledger
-from bench.rules import accuracy, across, files, identity, physics, receipts, statistics, status
+from bench.rules import (
+    accuracy,
+    across,
+    files,
+    identity,
+    limits,
+    memory,
+    physics,
+    planned,
+    receipts,
+    statistics,
+    status,
+)
 from bench.rules.rule import Fault, ResultsUnderTest, RunRule, RunUnderTest, TreeRule, one_line
+from bench.rules.tree import Tree
 from bench.submission import Refusal, StoredRun, read_results
 from bench.tier import Finding
 
 __all__ = ["RUN_RULES", "TREE_RULES", "check_results", "check_run", "check_stored"]
 
 RUN_RULES: tuple[RunRule, ...] = (
-    *identity.RULES, *status.RULES, *physics.RULES, *statistics.RULES, *accuracy.RULES,
-    *receipts.RULES,
+    *identity.RULES, *status.RULES, *planned.RULES, *physics.RULES, *memory.RULES,
+    *limits.RULES, *statistics.RULES, *accuracy.RULES, *receipts.RULES,
 )  # fmt: skip
 TREE_RULES: tuple[TreeRule, ...] = (*files.RULES, *across.RULES)
 _CLOCK_ERROR = timedelta(hours=24)
@@ -65,9 +78,10 @@ def check_stored(
     Rules about single runs, which compute outputs again, are applied to those that have something
     in common with the paths `wanted`, relative to `root`; to all where there are none.
     """
+    tree = Tree()
     results = ResultsUnderTest(
         root=root,
-        runs=tuple(_under_test(one) for one in stored),
+        runs=tuple(_under_test(one, tree) for one in stored),
         refusals=tuple(refusals),
         history=history,
         account=account,
@@ -81,12 +95,12 @@ def check_stored(
 
 def check_run(stored: StoredRun) -> tuple[Finding, ...]:
     """Apply every rule about a single run."""
-    return tuple(_findings(_under_test(stored)))
+    return tuple(_findings(_under_test(stored, Tree())))
 
 
-def _under_test(stored: StoredRun) -> RunUnderTest:
+def _under_test(stored: StoredRun, tree: Tree) -> RunUnderTest:
     latest = datetime.now(UTC) + _CLOCK_ERROR
-    return RunUnderTest(stored=stored, now=latest.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    return RunUnderTest(stored=stored, now=latest.strftime("%Y-%m-%dT%H:%M:%SZ"), tree=tree)
 
 
 def _findings(run: RunUnderTest) -> list[Finding]:

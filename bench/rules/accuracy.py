@@ -98,6 +98,42 @@ def _same_data(under: RunUnderTest) -> Iterator[Fault]:
             )
 
 
+def _epochs(under: RunUnderTest) -> Iterator[Fault]:
+    known = {of.name: of for of in tasks()}
+    for one in under.records:
+        stimulus, version, ok = one.case.stimulus, one.record.task, one.ok
+        if not isinstance(stimulus, TaskRun) or ok is None or ok.training is None:
+            continue
+        of, training = known.get(stimulus.task), ok.training
+        epochs = len(training.losses)
+        if of and version and version.recipe_sha256 == of.recipe_sha256:
+            if epochs != of.training.epochs:
+                yield one.fault(
+                    f"curves of {epochs} epochs, the recipe has {of.training.epochs}: leave them "
+                    "as they were recorded"
+                )
+            mixed = of.training.precision == "mixed" and under.run.environment.device == "cuda"
+            if training.precision not in (("float32", "bfloat16") if mixed else ("float32",)):
+                yield one.fault(
+                    f"trained in {training.precision}, the recipe does not on this device"
+                )
+        resumed = training.resumed_after
+        if list(resumed) != sorted(resumed) or (resumed and resumed[-1] >= epochs):
+            yield one.fault(f"resumed after epochs {list(resumed)} of {epochs}: not in this order")
+
+
+def _loss(under: RunUnderTest) -> Iterator[Fault]:
+    """A wrong answer gives the right one half of the probability at most."""
+    for one, _, _, accuracy in _trained(under):
+        loss = one.summary("loss")
+        least = (1 - accuracy) * math.log(2)
+        if loss is not None and loss.value < (1 - 10 * _ROUNDING) * least:
+            yield one.fault(
+                f"loss {loss.value:.4g} with accuracy {accuracy:.4g}: the wrong answers alone give "
+                f"{least:.4g}"
+            )
+
+
 def _by_task(under: RunUnderTest) -> dict[tuple[str, str], list[RecordUnderTest]]:
     found: dict[tuple[str, str], list[RecordUnderTest]] = defaultdict(list)
     for one, stimulus, _, _ in _trained(under):
@@ -113,4 +149,6 @@ RULES = (
     RunRule(id="R604", severity="flag", help="Too few seeds.", find=_few_seeds),
     RunRule(id="R605", severity="error", help="A task without its state.", find=_stated),
     RunRule(id="R606", severity="error", help="Trained on different data.", find=_same_data),
+    RunRule(id="R607", severity="error", help="Not the recipe's training.", find=_epochs),
+    RunRule(id="R608", severity="error", help="A loss too small.", find=_loss),
 )

@@ -1,8 +1,9 @@
 """Rules that look at several runs at once: no copies, nothing picked, no unexplained outlier."""
 
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator
-from statistics import median
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 from bench.model import REPRODUCTION
 from bench.rules.rule import Fault, RecordUnderTest, ResultsUnderTest, RunUnderTest, TreeRule
@@ -15,7 +16,15 @@ _LEAST_PARTLY = 10
 _PARTLY = 0.8
 _BLOCK = 4
 """With fewer than a fifth changed, one block of four neighbours is always as it was."""
+_LONGEST_ROUND = 2**20
+"""Samples of a round whose blocks are looked at."""
+_MOST_ALIKE = 100
+"""Places of one block that are kept: a coarse clock repeats itself, a copy has other blocks too."""
 _OUTLIER = 1.5
+_OTHER_CEILING = 3.0
+"""A busy machine reaches half of its ceilings, or a third."""
+_CLOCK_ERROR = timedelta(hours=24)
+"""Clocks of contributors may be wrong by this much."""
 
 _Place = tuple[RunUnderTest, RecordUnderTest]
 
@@ -35,53 +44,86 @@ def _commit_unknown(results: ResultsUnderTest) -> Iterator[Fault]:
 
 
 def _copied(results: ResultsUnderTest) -> Iterator[Fault]:
-    whole: dict[tuple[float, ...], _Place] = {}
-    blocks: dict[tuple[float, ...], list[tuple[int, tuple[float, ...], _Place]]]
-    blocks = defaultdict(list)
+    seen = _Rounds()
     for run in results.runs:
         for one in run.records:
             for name, measured in timed(one):
                 for round_ in measured.rounds:
                     samples = tuple(map(float, round_))
-                    if len(samples) < _LEAST_COPIED or len(set(samples)) == 1:
-                        continue
-                    place = whole.setdefault(samples, (run, one))
-                    share = 1.0
-                    if place[1] is one and len(set(samples)) >= _LEAST_COPIED:
-                        share, place = _mostly(samples, blocks) or (1.0, (run, one))
-                    if place[1] is not one:
+                    found = seen.copied(samples, one)
+                    if found is not None:
+                        share, (other_run, other) = found
                         yield _placed(
                             run,
                             one,
                             f"{share:.0%} of a round of {name} is, sample by sample, from "
-                            f"{place[1].case.id} in {place[0].run.run_id}: measure it",
+                            f"{other.case.id} in {other_run.run.run_id}: measure it",
                         )
-                    elif len(samples) >= _LEAST_PARTLY:
-                        for at in range(0, len(samples) - _BLOCK + 1, _BLOCK):
-                            block = samples[at : at + _BLOCK]
-                            if len(set(block)) > 1:
-                                blocks[block].append((at, samples, (run, one)))
+                    else:
+                        seen.add(samples, (run, one))
 
 
-def _mostly(
-    samples: tuple[float, ...],
-    blocks: dict[tuple[float, ...], list[tuple[int, tuple[float, ...], _Place]]],
-) -> tuple[float, _Place] | None:
-    """An earlier round that agrees in most places, maybe shifted, and the share of those."""
-    if len(samples) < _LEAST_PARTLY:
+class _Rounds:
+    """Rounds that were seen, and where blocks of their samples stand.
+
+    Millions of blocks are kept: by the hash of a block a number, which says round and place in it.
+    """
+
+    def __init__(self) -> None:
+        self._rounds: list[tuple[tuple[float, ...], _Place]] = []
+        self._whole: dict[tuple[float, ...], int] = {}
+        self._blocks: dict[int, int] = {}
+        self._more: dict[int, list[int]] = {}
+        """Places of a block after its first."""
+
+    def copied(
+        self, samples: tuple[float, ...], one: RecordUnderTest
+    ) -> tuple[float, _Place] | None:
+        """The share of the samples that an earlier round of another record has, and where."""
+        if len(samples) < _LEAST_COPIED or len(set(samples)) == 1:
+            return None
+        whole = self._whole.get(samples)
+        if whole is not None and self._rounds[whole][1][1] is not one:
+            return 1.0, self._rounds[whole][1]
+        if len(set(samples)) < _LEAST_COPIED or len(samples) < _LEAST_PARTLY:
+            return None
+        for at in range(len(samples) - _BLOCK + 1):
+            key = hash(samples[at : at + _BLOCK])
+            if key not in self._blocks:
+                continue
+            for known in (self._blocks[key], *self._more.get(key, ())):
+                number, there = divmod(known, _LONGEST_ROUND)
+                other, place = self._rounds[number]
+                share = _agreeing(samples, other, there - at)
+                if share >= _PARTLY and place[1] is not one:
+                    return share, place
         return None
-    for at in range(len(samples) - _BLOCK + 1):
-        for there, other, place in blocks.get(samples[at : at + _BLOCK], ()):
-            shift = there - at
-            pairs = [
-                samples[n] == other[n + shift]
-                for n in range(len(samples))
-                if 0 <= n + shift < len(other)
-            ]
-            share = sum(pairs) / len(samples)
-            if share >= _PARTLY:
-                return share, place
-    return None
+
+    def add(self, samples: tuple[float, ...], place: _Place) -> None:
+        """Remember a round."""
+        if len(samples) < _LEAST_COPIED or len(set(samples)) == 1:
+            return
+        number = len(self._rounds)
+        self._rounds.append((samples, place))
+        self._whole.setdefault(samples, number)
+        if len(samples) < _LEAST_PARTLY:
+            return
+        for at in range(0, min(len(samples), _LONGEST_ROUND) - _BLOCK + 1, _BLOCK):
+            block = samples[at : at + _BLOCK]
+            if len(set(block)) > 1:
+                key, known = hash(block), number * _LONGEST_ROUND + at
+                if self._blocks.setdefault(key, known) != known:
+                    more = self._more.setdefault(key, [])
+                    if len(more) < _MOST_ALIKE:
+                        more.append(known)
+
+
+def _agreeing(samples: tuple[float, ...], other: tuple[float, ...], shift: int) -> float:
+    """The share of the samples that stand in the other round, so many places later."""
+    pairs = [
+        samples[n] == other[n + shift] for n in range(len(samples)) if 0 <= n + shift < len(other)
+    ]
+    return sum(pairs) / len(samples)
 
 
 def _outliers(results: ResultsUnderTest) -> Iterator[Fault]:
@@ -97,12 +139,20 @@ def _outliers(results: ResultsUnderTest) -> Iterator[Fault]:
                 )
                 found[key].append((latency.value, run, one))
     for several in found.values():
+        ordered = sorted(value for value, _, _ in several)
         for value, run, one in several[1:]:
-            others = median(v for v, _, other in several if other is not one)
+            others = _median_of_others(ordered, value)
             if not 1 / _OUTLIER < value / others < _OUTLIER:
                 yield _placed(
                     run, one, f"latency {value:.3g} s, other runs of this machine {others:.3g} s"
                 )
+
+
+def _median_of_others(ordered: Sequence[float], value: float) -> float:
+    """Median of sorted values, one `value` of them left out, without going through all."""
+    left_out, rest = bisect_left(ordered, value), len(ordered) - 1
+    middle = [n + (n >= left_out) for n in ((rest - 1) // 2, rest // 2)]
+    return (ordered[middle[0]] + ordered[middle[1]]) / 2
 
 
 def _again(results: ResultsUnderTest) -> Iterator[Fault]:
@@ -147,6 +197,39 @@ def _other_data(results: ResultsUnderTest) -> Iterator[Fault]:
                 break
 
 
+def _older_than_its_code(results: ResultsUnderTest) -> Iterator[Fault]:
+    commits = (results.history.commits if results.history else None) or {}
+    for run in results.runs:
+        made = commits.get(run.run.commit or "")
+        began = datetime.fromisoformat(run.run.created)
+        if made is not None and datetime.fromtimestamp(made, UTC) > began + _CLOCK_ERROR:
+            yield Fault(
+                f"{run.folder}/run.json",
+                f"created {run.run.created}, but its commit {(run.run.commit or '')[:10]} was made "
+                f"later, {datetime.fromtimestamp(made, UTC):%Y-%m-%dT%H:%M:%SZ}: set the clock of "
+                "the machine, and measure again",
+            )
+
+
+def _other_ceilings(results: ResultsUnderTest) -> Iterator[Fault]:
+    found: dict[tuple[str, int, str], list[tuple[float, RunUnderTest]]] = defaultdict(list)
+    for run in results.runs:
+        environment = run.run.environment
+        for name, best in run.ceilings.items():
+            key = (environment.hardware_id, environment.threads, name)
+            found[key].append((best, run))
+    for (_, _, name), several in found.items():
+        ordered = sorted(best for best, _ in several)
+        for best, run in several[1:]:
+            others = _median_of_others(ordered, best)
+            if not 1 / _OTHER_CEILING < best / others < _OTHER_CEILING:
+                yield Fault(
+                    f"{run.folder}/run.json",
+                    f"ceiling {name} is {best:.3g}, other runs of this machine {others:.3g}: "
+                    "efficiencies of this run do not compare with theirs",
+                )
+
+
 def _placed(run: RunUnderTest, one: RecordUnderTest, message: str) -> Fault:
     fault = one.fault(message)
     return Fault(f"{run.folder}/{one.file}", fault.message, fault.case_ids)
@@ -154,8 +237,10 @@ def _placed(run: RunUnderTest, one: RecordUnderTest, message: str) -> Fault:
 
 RULES = (
     TreeRule(id="R213", severity="review", help="A commit nobody has.", find=_commit_unknown),
+    TreeRule(id="R216", severity="review", help="Before its code.", find=_older_than_its_code),
     TreeRule(id="R701", severity="error", help="Copied samples.", find=_copied),
     TreeRule(id="R702", severity="flag", help="Far from other runs.", find=_outliers),
     TreeRule(id="R703", severity="review", help="Measured several times.", find=_again),
     TreeRule(id="R704", severity="review", help="Trained on other data.", find=_other_data),
+    TreeRule(id="R705", severity="flag", help="Ceilings of another machine.", find=_other_ceilings),
 )

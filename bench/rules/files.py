@@ -37,7 +37,7 @@ def _readable(results: ResultsUnderTest) -> Iterator[Fault]:
 
 def _schema(results: ResultsUnderTest) -> Iterator[Fault]:
     path = results.root / "schema.json"
-    if path.is_file() and path.read_text(encoding="utf-8") != schema_text():
+    if path.is_file() and path.read_bytes() != schema_text().encode():
         yield Fault(
             "schema.json", "is not what bench/model generates; run `python -m bench.schema`"
         )
@@ -56,8 +56,9 @@ def _append_only(results: ResultsUnderTest) -> Iterator[Fault]:
                 f"`git -C {results.root.name} checkout {history.base[:10]} -- {name}` and answer "
                 "it by another run",
             )
+    published = {"/".join(path.split("/")[:2]) for path in history.known}
     for run in _new(results):
-        if any(path.startswith(f"{run.folder}/") for path in history.known):
+        if run.folder in published:
             yield Fault(run.folder, "files were added to a run that is published: add another run")
 
 

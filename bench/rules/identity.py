@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import fields
 
-from attention_impls.registry import UnknownName, backbones, backends, load, names, source_file
+from attention_impls.registry import UnknownName, backbones, source_file
 from bench.devices_together import together_of
 from bench.metric import metrics
 from bench.model import (
@@ -24,10 +24,16 @@ from bench.task import task, tasks
 _PRIVATE = {
     "a home folder": r"(?:/home/|/Users/|/root/|[A-Z]:\\Users\\)[^\s\"]*",
     "an e-mail or login address": r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
-    "an IP address": r"\b(?:\d{1,3}\.){3}\d{1,3}(?![.\d])\b",
     "a secret": r"\b(?:gh[pousr]_\w{20,}|hf_\w{20,}|AKIA[0-9A-Z]{16}|sk-[\w-]{20,})",
 }
+_ADDRESS = r"\b(?:\d{1,3}\.){3}\d{1,3}(?![.\d])\b"
 _VERSION_FIELDS = ("os", "driver", "cudnn", "cuda")
+_VERSION = re.compile(r"v?\d[0-9A-Za-z.+!_\-]*")
+_OF_A_GPU = ("cuda", "compute_capability", "multiprocessors")
+_OF_ITS_DRIVER = ("driver", "cudnn", "power_limit_w", "clock_max_hz")
+"""A GPU whose sensors cannot be read has none of these, or not all."""
+_INVISIBLE = ("Cc", "Cf", "Co", "Cn", "Cs")
+"""Categories of characters: control, format, private, unassigned, halves."""
 _EMPTY = ("", "unknown", "n/a", "na", "none", "null", "-", "?")
 
 
@@ -36,13 +42,12 @@ def _names(under: RunUnderTest) -> Iterator[Fault]:
     known_tasks = {task.name for task in tasks()}
     for one in under.records:
         case = one.case
-        try:
-            load(case.variant)
-        except UnknownName as error:
-            yield one.fault(f"{error} Add the variant to the tree first.")
+        found = under.tree.spec(case.variant)
+        if isinstance(found, UnknownName):
+            yield one.fault(f"{found} Add the variant to the tree first.")
             continue
-        if case.backend not in backends(case.variant):
-            allowed = ", ".join(backends(case.variant))
+        if case.backend not in under.tree.backends(case.variant):
+            allowed = ", ".join(under.tree.backends(case.variant))
             yield one.fault(f"backend {case.backend!r} of {case.variant}: allowed {allowed}")
         if isinstance(case.stimulus, Images) and case.stimulus.backbone not in backbones():
             yield one.fault(f"backbone {case.stimulus.backbone!r}: not in the tree")
@@ -73,10 +78,8 @@ def _revisions_ahead(under: RunUnderTest) -> Iterator[Fault]:
             f"{PROTOCOL_VERSION}: update attnbench",
         )
     for one in under.records:
-        if one.case.variant not in names():
-            continue
-        newest = load(one.case.variant).revision
-        if one.record.variant_revision > newest:
+        newest = under.tree.revision(one.case.variant)
+        if newest is not None and one.record.variant_revision > newest:
             yield one.fault(
                 f"revision {one.record.variant_revision} of {one.case.variant}, the tree has "
                 f"{newest}: the variant must be merged before its results"
@@ -106,11 +109,9 @@ def _stale(under: RunUnderTest) -> Iterator[Fault]:
             f"protocol version {under.run.protocol.version}, now {PROTOCOL_VERSION}: stale",
         )
     for file in under.stored.files:
-        if file.variant not in names():
-            continue
-        newest = load(file.variant).revision
+        newest = under.tree.revision(file.variant)
         found = {record.variant_revision for record in file.records}
-        if found and max(found) < newest:
+        if newest is not None and found and max(found) < newest:
             yield Fault(f"{file.variant}.json", f"revision {max(found)}, now {newest}: stale")
     old: dict[tuple[str, str], None] = {}
     for one, name, version in _trained_tasks(under):
@@ -132,11 +133,8 @@ def _mixed_revisions(under: RunUnderTest) -> Iterator[Fault]:
 
 def _source(under: RunUnderTest) -> Iterator[Fault]:
     for file in under.stored.files:
-        if file.variant not in names():
-            continue
-        same_revision = any(
-            record.variant_revision == load(file.variant).revision for record in file.records
-        )
+        newest = under.tree.revision(file.variant)
+        same_revision = newest in {record.variant_revision for record in file.records}
         if same_revision and file.source_sha256 != _source_digest(file.variant):
             yield Fault(
                 f"{file.variant}.json",
@@ -179,12 +177,22 @@ def _environment(under: RunUnderTest) -> Iterator[Fault]:
             "run.json",
             f"environment.torch is {environment.torch}, environment.packages says {listed}",
         )
-    gpu_fields = ("cuda", "driver", "compute_capability", "multiprocessors")
-    for name in gpu_fields:
+    for name in (*_OF_A_GPU, *_OF_ITS_DRIVER):
         present = getattr(environment, name) is not None
-        if present != (environment.device == "cuda"):
-            told = "is there" if present else "is missing"
-            yield Fault("run.json", f"environment.{name} {told} for device {environment.device}")
+        if present and environment.device == "cpu":
+            yield Fault("run.json", f"environment.{name} is there for device cpu")
+        if not present and environment.device == "cuda" and name in _OF_A_GPU:
+            yield Fault("run.json", f"environment.{name} is missing for device cuda")
+    if environment.device == "cpu" and environment.cpu != environment.device_name:
+        yield Fault(
+            "run.json",
+            f"environment.cpu is {environment.cpu}, environment.device_name is "
+            f"{environment.device_name}: on a CPU they are the same",
+        )
+    versions = {"suite_version": under.run.suite_version, **environment.packages}
+    for name, version in versions.items():
+        if not _VERSION.fullmatch(version):
+            yield Fault("run.json", f"the version of {name} is {version!r}, must be like 2.13.0")
 
 
 def _hardware_id(under: RunUnderTest) -> Iterator[Fault]:
@@ -216,7 +224,7 @@ def _hardware_id(under: RunUnderTest) -> Iterator[Fault]:
 
 def _characters(under: RunUnderTest) -> Iterator[Fault]:
     for file, text in _texts(under):
-        odd = sorted({c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Co", "Cn", "Cs")})
+        odd = sorted(c for c in set(text) if unicodedata.category(c) in _INVISIBLE)
         if odd:
             shown = ", ".join(f"U+{ord(c):04X}" for c in odd)
             yield Fault(file, f"invisible or unassigned characters: {shown}; remove them")
@@ -240,15 +248,20 @@ def _markup(under: RunUnderTest) -> Iterator[Fault]:
 
 
 def _private(under: RunUnderTest) -> Iterator[Fault]:
-    skipped = tuple(str(getattr(under.run.environment, name)) for name in _VERSION_FIELDS) + tuple(
-        under.run.environment.packages.values()
-    )
+    environment = under.run.environment
+    versions = " ".join(
+        (*(str(getattr(environment, name)) for name in _VERSION_FIELDS),
+         *environment.packages.values())
+    )  # fmt: skip
+    addresses = set(re.findall(_ADDRESS, versions))  # versions of four parts look like addresses
     for file, text in _texts(under):
-        for version in skipped:
-            text = text.replace(version, "")  # noqa: PLW2901 - four-part versions look like IPs
-        for what, pattern in _PRIVATE.items():
-            if found := re.search(pattern, text):
-                yield Fault(file, f"contains {what}: {found[0][:12]}...; results are public")
+        found = {what: re.search(pattern, text) for what, pattern in _PRIVATE.items()}
+        told = {what: match[0] for what, match in found.items() if match}
+        others = (match for match in re.findall(_ADDRESS, text) if match not in addresses)
+        if (address := next(others, None)) is not None:
+            told["an IP address"] = address
+        for what, match in told.items():
+            yield Fault(file, f"contains {what}: {match[:12]}...; results are public")
 
 
 def _texts(under: RunUnderTest) -> Iterator[tuple[str, str]]:

@@ -1,14 +1,15 @@
 """Rules about what a machine can do: costs are computed again, impossible numbers are refused."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 
 from bench.curves import exponent
-from bench.model import GridSize, Images, Ok, OutOfMemory, canonical
+from bench.model import DeviceKind, GridSize, Images, Ok, OutOfMemory, TaskRun, canonical
 from bench.peaks import KNOWN_PEAKS
-from bench.roofline import BYTES_OF, MOST_EFFICIENCY
+from bench.roofline import MOST_EFFICIENCY
 from bench.rules.rule import (
     Fault,
     RecordUnderTest,
@@ -16,13 +17,15 @@ from bench.rules.rule import (
     RunUnderTest,
     floor_of,
     parameters_of,
-    same,
 )
 
 SHORTEST_CALL_S = 1e-6
 """No call of an attention, on any machine, through Python."""
-HIGHEST_CEILINGS = {"flop/s": 1e16, "byte/s": 1e14, "op/s": 1e16}
-"""Above these no single device of today can be."""
+HIGHEST_CEILINGS: dict[DeviceKind, dict[str, float]] = {
+    "cuda": {"flop/s": 1e16, "byte/s": 1e14, "op/s": 1e15},
+    "cpu": {"flop/s": 1e14, "byte/s": 1e13, "op/s": 1e12},
+}
+"""Of one GPU, and of one thread of a CPU: ten times and more what the fastest of today reach."""
 _OVERHEAD_S = 3e-5
 """Below this, latency is fixed cost and need not grow with size."""
 
@@ -94,16 +97,17 @@ def _shortest(under: RunUnderTest) -> Iterator[Fault]:
 
 
 def _ceilings(under: RunUnderTest) -> Iterator[Fault]:
-
+    environment = under.run.environment
+    parts = environment.threads if environment.device == "cpu" else 1
     for ceiling in under.run.ceilings:
-        highest = HIGHEST_CEILINGS.get(ceiling.unit)
-        if highest is not None and max(ceiling.samples) > highest:
+        one = HIGHEST_CEILINGS[environment.device].get(ceiling.unit)
+        if one is not None and max(ceiling.samples) > parts * one:
             yield Fault(
                 "run.json",
                 f"ceiling {ceiling.name} is {max(ceiling.samples):.3g} {ceiling.unit}, allowed up "
-                f"to {highest:.0e}",
+                f"to {parts * one:.0e} on this kind of machine",
             )
-    known = KNOWN_PEAKS.get(under.run.environment.device_name)
+    known = KNOWN_PEAKS.get(environment.device_name)
     if known is None:
         return
     limits = {
@@ -111,6 +115,8 @@ def _ceilings(under: RunUnderTest) -> Iterator[Fault]:
         "matmul_float16": known.half_flop_s,
         "copy_bandwidth": known.bandwidth_byte_s,
     }
+    if environment.settings.get("float32_matmul_precision") == "highest":  # without TF32
+        limits["matmul_float32"] = known.float32_flop_s
     for name, limit in limits.items():
         found = under.ceilings.get(name)
         if found is not None and found > 1.1 * limit:
@@ -123,30 +129,6 @@ def _needed_ceilings(under: RunUnderTest) -> Iterator[Fault]:
     needed = {f"matmul_{one.timed.dtype}" for one in under.records if one.timed and one.ok}
     for name in sorted(({*needed, "copy_bandwidth", "call_overhead"}) - set(under.ceilings)):
         yield Fault("run.json", f"ceiling {name} is missing: latencies cannot be judged")
-
-
-def _memory(under: RunUnderTest) -> Iterator[Fault]:
-    device = under.run.environment.device_memory_bytes
-    for one in under.records:
-        found = one.summary("peak_memory")
-        if found is None or one.workload is None or one.shape is None:
-            continue
-        output = one.shape.batch * one.shape.tokens * one.shape.channels
-        output *= BYTES_OF[one.workload.dtype]
-        if found.value < output:
-            yield one.fault(f"peak_memory {found.value:.0f} bytes, the output alone has {output}")
-        if found.value > device:
-            yield one.fault(f"peak_memory {found.value:.0f} bytes, the device has {device}")
-
-
-def _prediction(under: RunUnderTest) -> Iterator[Fault]:
-    for one in under.records:
-        measured, predicted = one.summary("peak_memory"), one.summary("predicted_memory")
-        if measured and predicted and not same(measured.value, predicted.value, 0.1):
-            yield one.fault(
-                f"peak_memory {measured.value:.0f} and predicted_memory {predicted.value:.0f} "
-                "bytes differ by more than a tenth"
-            )
 
 
 def _counters(under: RunUnderTest) -> Iterator[Fault]:
@@ -232,9 +214,13 @@ def _memory_shrinks(under: RunUnderTest) -> Iterator[Fault]:
 
 
 def _time_adds_up(under: RunUnderTest) -> Iterator[Fault]:
-    conditions = under.run.conditions
-    clocks = ("latency", "latency_cold", "latency_sustained", "training_time")
-    sampled = sum(sum(one.samples(name)) for one in under.records for name in clocks)
+    conditions, timeout_s = under.run.conditions, under.run.protocol.timeout_s
+    sampled = sum(
+        sum(one.samples(name))
+        for one in under.records
+        for name in _COUNTED
+        if name != "training_time" or not _resumed(one)
+    )
     if conditions.measured_s > 1.02 * conditions.wall_s:
         yield Fault(
             "run.json",
@@ -246,6 +232,42 @@ def _time_adds_up(under: RunUnderTest) -> Iterator[Fault]:
             "run.json",
             f"samples of time sum to {sampled:.3g} s, the whole run took {conditions.wall_s:.3g} s",
         )
+    elif sampled > 1.001 * conditions.measured_s:
+        yield Fault(
+            "run.json",
+            f"samples of time sum to {sampled:.6g} s, conditions.measured_s is "
+            f"{conditions.measured_s:.6g}: it counts these and more",
+        )
+    for one in under.records:
+        longest = _longest_visit_s(one)
+        if longest > 1.02 * timeout_s:
+            yield one.fault(
+                f"a visit took {longest:.3g} s at least, and is killed after "
+                f"protocol.timeout_s {timeout_s:g} s"
+            )
+
+
+_COUNTED = (
+    "latency", "latency_cold", "latency_sustained", "latency_graph", "host_latency",
+    "training_time",
+)  # fmt: skip
+"""Metrics whose samples are part of `Conditions.measured_s`."""
+
+
+def _resumed(one: RecordUnderTest) -> bool:
+    """Whether a training went on from a checkpoint: its time is that of several visits."""
+    return bool(one.ok and one.ok.training and one.ok.training.resumed_after)
+
+
+def _longest_visit_s(one: RecordUnderTest) -> float:
+    """Seconds that the samples of one round took at least, all clocks together."""
+    if isinstance(one.case.stimulus, TaskRun):
+        return 0.0 if _resumed(one) else sum(one.samples("training_time"))
+    clocks = [one.measured[name].rounds for name in _COUNTED if name in one.measured]
+    visits = [sum(map(sum, rounds)) for rounds in itertools.zip_longest(*clocks, fillvalue=())]
+    if visits:
+        visits[0] += sum(one.samples("first_call"))
+    return max(visits, default=0.0)
 
 
 def _power(under: RunUnderTest) -> Iterator[Fault]:
@@ -297,8 +319,6 @@ RULES = (
     RunRule(id="R405", severity="error", help="Shorter than any call.", find=_shortest),
     RunRule(id="R406", severity="error", help="Ceilings beyond hardware.", find=_ceilings),
     RunRule(id="R407", severity="review", help="Ceilings missing.", find=_needed_ceilings),
-    RunRule(id="R408", severity="error", help="Impossible memory.", find=_memory),
-    RunRule(id="R409", severity="flag", help="Memory not as predicted.", find=_prediction),
     RunRule(id="R410", severity="review", help="FLOP counters disagree.", find=_counters),
     RunRule(id="R411", severity="review", help="Faster with more tokens.", find=_monotone),
     RunRule(id="R412", severity="review", help="Unexpected scaling.", find=_slopes),

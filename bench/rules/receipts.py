@@ -3,7 +3,6 @@
 from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING
 
-from attention_impls.registry import backends
 from bench.model import Case, DType
 from bench.rules.rule import Fault, RecordUnderTest, RunRule, RunUnderTest
 
@@ -18,12 +17,20 @@ MOST_FLOPS = 3e8
 
 def _wrong(under: RunUnderTest) -> Iterator[Fault]:
     for one in _cheapest(under):
-        from bench.receipt import ALLOWED  # noqa: PLC0415 - torch, only where needed
+        from bench.blueprint import CannotRun  # noqa: PLC0415 - torch, only where needed
+        from bench.receipt import ALLOWED  # noqa: PLC0415 - the same
 
         stated, workload = one.measured["receipt"].rounds[0], one.workload
         if workload is None or one.batch is None:
             continue
-        right = _right(one, one.batch)
+        try:
+            right = _right(one, one.batch)
+        except (CannotRun, RuntimeError, MemoryError) as why:
+            yield one.fault(
+                f"measured, but {one.case.variant} cannot compute it here: {why}; leave out of the "
+                "plan what cannot run"
+            )
+            continue
         if len(stated) != len(right.values):
             yield one.fault(f"receipt has {len(stated)} values, must have {len(right.values)}")
             continue
@@ -66,7 +73,7 @@ def _cheapest(under: RunUnderTest) -> Iterator[RecordUnderTest]:
         call = one.computable
         if call is None or one.workload is None or not _stated(one):
             continue
-        if one.case.backend not in backends(one.case.variant):
+        if one.case.backend not in one.tree.backends(one.case.variant):
             continue  # R201 says so
         if not (call.spec.traits.deterministic_eval and call.spec.traits.continuous):
             continue

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from attention_impls.registry import UnknownName, load, load_backbone
 from attention_impls.shapes import AttentionShape, Grid
 from bench import roofline
-from bench.catalogue import streams_of
 from bench.derived import Summary, summary
 from bench.ledger import Ledger
+from bench.metric import Unit, metrics
 from bench.model import (
     Case,
     Images,
@@ -26,6 +26,7 @@ from bench.model import (
     Timed,
     Workload,
 )
+from bench.rules.tree import Tree
 from bench.submission import Refusal, StoredRun
 from bench.tier import Severity
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from attention_impls.backbone import BackboneSpec
     from attention_impls.spec import AttentionSpec
 
+ABOVE_ZERO: tuple[Unit, ...] = ("s", "hz", "w")
+"""Units of what cannot be nothing."""
 LONGEST_MESSAGE = 1000
 """Characters of a finding."""
 
@@ -62,6 +65,7 @@ class RecordUnderTest:
     """One record with what rules ask about it again and again."""
 
     run: Run
+    tree: Tree
     file: str
     index: int
     record: Record
@@ -109,9 +113,13 @@ class RecordUnderTest:
         return {m.metric: m for m in self.measurements if isinstance(m, Measured)}
 
     def summary(self, metric: str) -> Summary | None:
-        """Summary of one metric; None if it was not measured."""
+        """Summary of one metric; None if it was not measured, or is a time or rate of nothing."""
         found = self.measured.get(metric)
-        return summary(found.rounds) if found else None
+        if found is None:
+            return None
+        told = summary(found.rounds)
+        # R305 finds them; whoever divides by a time need not
+        return None if metric in _above_zero() and min(told.medians) <= 0 else told
 
     def samples(self, metric: str) -> tuple[float, ...]:
         """All samples of one metric, rounds joined."""
@@ -134,11 +142,10 @@ class RecordUnderTest:
     @property
     def spec(self) -> "AttentionSpec | None":
         """The variant, if the tree has it at the revision that was measured."""
-        try:
-            found = load(self.case.variant)
-        except UnknownName:
+        found = self.tree.spec(self.case.variant)
+        if isinstance(found, UnknownName) or found.revision != self.record.variant_revision:
             return None
-        return found if found.revision == self.record.variant_revision else None
+        return found
 
     @property
     def options(self) -> Any:
@@ -166,6 +173,7 @@ class RunUnderTest:
     stored: StoredRun
     now: str
     """Time of the check, as in `Run.created`."""
+    tree: Tree = field(default_factory=Tree)
 
     @property
     def run(self) -> Run:
@@ -181,7 +189,13 @@ class RunUnderTest:
     def records(self) -> tuple[RecordUnderTest, ...]:
         """Every record with its place."""
         return tuple(
-            RecordUnderTest(run=self.run, file=f"{file.variant}.json", index=i, record=record)
+            RecordUnderTest(
+                run=self.run,
+                tree=self.tree,
+                file=f"{file.variant}.json",
+                index=i,
+                record=record,
+            )
             for file in self.stored.files
             for i, record in enumerate(file.records)
         )
@@ -226,12 +240,19 @@ class TreeRule:
     find: Callable[[ResultsUnderTest], Iterator[Fault]]
 
 
+@cache
+def _above_zero() -> frozenset[str]:
+    return frozenset(metric.name for metric in metrics() if metric.unit in ABOVE_ZERO)
+
+
 def one_line(text: str) -> str:
     """Return what contributors wrote as one printable line of bounded length.
 
     Findings are printed to terminals and to logs whose lines can be commands: a control character
     or line break of a contributor must not become one.
     """
+    if len(text) <= LONGEST_MESSAGE and text.isprintable():
+        return text
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: 2 * LONGEST_MESSAGE])
     return shown if len(shown) <= LONGEST_MESSAGE else f"{shown[:LONGEST_MESSAGE]}..."
 
@@ -309,7 +330,7 @@ def floor_of(under: RunUnderTest, one: RecordUnderTest) -> roofline.Floor | None
         batch=shape.batch,
         level=one.case.level,
         parameters=parameters,
-        streams=streams_of(spec),
+        streams=one.tree.streams(spec),
     )
     certain = roofline.from_memory(
         moved, under.run.environment.device, roofline.cache_bytes(under.run.environment.settings)

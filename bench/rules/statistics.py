@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from statistics import fmean, median, stdev
 
 from bench.derived import drift, noise
+from bench.load import is_busy
 from bench.model import Measured
-from bench.rules.rule import Fault, RecordUnderTest, RunRule, RunUnderTest
+from bench.rules.rule import Fault, RecordUnderTest, RunRule, RunUnderTest, same
 
 TIMES = ("latency", "latency_cold", "host_latency", "latency_sustained", "latency_graph")
 """Metrics whose samples come from a clock."""
@@ -102,6 +103,51 @@ def _noise_of_others(under: RunUnderTest) -> Iterator[Fault]:
             )
 
 
+def _other_medians(under: RunUnderTest) -> Iterator[Fault]:
+    """The first visit of a round is the record's own, so that its median can be computed again."""
+    measured = {one.case.id: found for one in under.records if (found := one.summary("latency"))}
+    conditions = under.run.conditions
+    stated = [("noise", pair) for pair in conditions.noise]
+    if conditions.drift is not None:
+        stated.append(("drift", conditions.drift))
+    for name, repeated in stated:
+        found = measured.get(repeated.case.id)
+        if found is None:
+            continue
+        where = f"conditions.{name} of {repeated.case.id}"
+        if len(repeated.latencies_s) != len(found.medians):
+            yield Fault(
+                "run.json",
+                f"{where} has {len(repeated.latencies_s)} rounds, the record has "
+                f"{len(found.medians)}: leave it as the run wrote it",
+            )
+            continue
+        for visits, median_s in zip(repeated.latencies_s, found.medians, strict=True):
+            if not same(visits[0], median_s, _ROUNDING):
+                yield Fault(
+                    "run.json",
+                    f"{where} begins a round with {visits[0]:.6g} s, the median of the record's "
+                    f"samples is {median_s:.6g} s: leave it as the run wrote it",
+                )
+            if name == "noise" and len(visits) < 2:
+                yield Fault("run.json", f"{where} has a round of one visit, must be two")
+
+
+_ROUNDING = 1e-4
+"""Relative difference of medians of rounded samples and of samples as they were."""
+
+
+def _busy_or_not(under: RunUnderTest) -> Iterator[Fault]:
+    conditions = under.run.conditions
+    if conditions.busy != is_busy(conditions.foreign_load):
+        told = "busy" if conditions.busy else "quiet"
+        yield Fault(
+            "run.json",
+            f"conditions.busy says that the machine was {told}, conditions.foreign_load says that "
+            "it was not: leave both as the run wrote them",
+        )
+
+
 RULES = (
     RunRule(id="R501", severity="error", help="Samples do not vary.", find=_constant),
     RunRule(id="R502", severity="review", help="Samples take few values.", find=_quantised),
@@ -111,4 +157,6 @@ RULES = (
     RunRule(id="R506", severity="flag", help="The machine was not quiet.", find=_quiet),
     RunRule(id="R507", severity="flag", help="Throttled.", find=_throttled),
     RunRule(id="R508", severity="error", help="Noise of other cases.", find=_noise_of_others),
+    RunRule(id="R509", severity="error", help="Medians of other samples.", find=_other_medians),
+    RunRule(id="R510", severity="error", help="Busy, or not.", find=_busy_or_not),
 )

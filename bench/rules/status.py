@@ -1,27 +1,34 @@
 """Rules about outcomes: what each must carry, and that nothing was picked out."""
 
-import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 
 from bench.metric import Unit, metrics
 from bench.model import (
-    REPRODUCTION,
-    DeviceKind,
-    DType,
+    PROTOCOL_VERSION,
+    Crashed,
+    Diverged,
     Frontier,
     Images,
+    Incorrect,
     Ok,
-    Plan,
+    OutOfMemory,
     TaskRun,
+    TimedOut,
     Unavailable,
     Unsupported,
 )
-from bench.plan import everything, load_plan, only, plan_names, repeating
 from bench.roofline import BYTES_OF
-from bench.rules.rule import Fault, RunRule, RunUnderTest, shape_of
+from bench.rules.rule import (
+    ABOVE_ZERO,
+    Fault,
+    RecordUnderTest,
+    RunRule,
+    RunUnderTest,
+    shape_of,
+)
 
 _REQUIRED = {
     "workload": "latency",
@@ -42,8 +49,9 @@ def _required(under: RunUnderTest) -> Iterator[Fault]:
         needed = _REQUIRED[one.case.stimulus.kind]
         if needed not in listed:
             yield one.fault(f"outcome ok without {needed}: say what was measured, or why not")
-        for name in sorted({name for name in listed if listed.count(name) > 1}):
-            yield one.fault(f"metric {name} occurs {listed.count(name)} times, allowed once")
+        for name, times in sorted(Counter(listed).items()):
+            if times > 1:
+                yield one.fault(f"metric {name} occurs {times} times, allowed once")
 
 
 def _applicable(under: RunUnderTest) -> Iterator[Fault]:
@@ -99,12 +107,14 @@ def _ranges(under: RunUnderTest) -> Iterator[Fault]:
                 continue
             unit, samples = known[name].unit, one.samples(name)
             low, high = min(samples), max(samples)
-            if unit in ("s", "hz", "w") and low <= 0:
+            if unit in ABOVE_ZERO and low <= 0:
                 yield one.fault(f"{name} is {low}, must be more than 0 {unit}")
-            elif low < 0 and unit != "value":
+            elif low < 0 and unit not in ("value", "celsius"):
                 yield one.fault(f"{name} is {low}, must not be negative")
             if unit == "fraction" and high > 1:
                 yield one.fault(f"{name} is {high}, allowed 0..1 (a fraction, not percent)")
+            if unit == "fraction" and known[name].every_round and not set(samples) <= {0, 1}:
+                yield one.fault(f"{name} reaches from {low} to {high}, each reading is 0 or 1")
             exact = unit in _WHOLE and not known[name].every_round  # else a mean over calls
             if exact and not all(float(s).is_integer() for s in samples):
                 yield one.fault(f"{name} is not a whole number of {unit}")
@@ -190,92 +200,6 @@ def _incorrect(under: RunUnderTest) -> Iterator[Fault]:
             )
 
 
-def _coverage(under: RunUnderTest) -> Iterator[Fault]:
-    plan = _plan_that_ran(under)
-    if plan is None:
-        return
-    present = {one.case.id for one in under.records}
-    missing = [case.id for case in plan.cases if case.id not in present]
-    if missing:
-        yield Fault(
-            "run.json",
-            f"{len(missing)} of {len(plan.cases)} cases of plan {plan.name} are missing, e.g. "
-            f"{missing[0]}: a case that failed is a result too",
-        )
-    planned = {case.id for case in plan.cases}
-    for one in under.records:
-        if one.case.id not in planned:
-            yield one.fault(f"not a case of plan {plan.name}")
-
-
-def _repeated_once(under: RunUnderTest) -> Iterator[Fault]:
-    """A reproduction is one case by the protocol of what it repeats; its digest says so."""
-    run = under.run
-    if run.plan != REPRODUCTION:
-        return
-    if len(under.records) != 1:
-        yield Fault("run.json", f"{len(under.records)} records in a reproduction: must be one")
-        return
-    drift = run.conditions.drift
-    case = under.records[0].case
-    expected = repeating(case, run.protocol, anchor=drift.case if drift else case)
-    if run.plan_digest != expected.digest:
-        yield Fault(
-            "run.json",
-            "plan_digest is not that of a reproduction of its case: write it with "
-            "`attnbench repro ROW --submit`",
-        )
-
-
-def _plan_unknown(under: RunUnderTest) -> Iterator[Fault]:
-    if under.run.plan in plan_names() and _plan_that_ran(under) is None:
-        yield Fault(
-            "run.json",
-            f"plan_digest is not that of plan {under.run.plan} in this tree: whether cases are "
-            "missing cannot be checked",
-        )
-
-
-def _plan_that_ran(under: RunUnderTest) -> Plan | None:
-    """The plan of this tree with the run's digest, if there is one.
-
-    A plan grows with every variant added to the tree, so it is tried as it is now and with the
-    variants that the run knew.
-    """
-    run = under.run
-    if run.plan not in plan_names():
-        return None
-    dtypes: list[DType] = sorted({one.workload.dtype for one in under.records if one.workload})
-    asked: list[tuple[DType, ...]] = [(), tuple(dtypes)]
-    asked.extend((dtype,) for dtype in dtypes)
-    recorded = frozenset(one.record.case.variant for one in under.records)
-    for choice, known in itertools.product(asked, (None, recorded)):
-        plan = _plan(run.plan, run.environment.device, choice, run.only, known)
-        if plan is not None and plan.digest == run.plan_digest:
-            return plan
-    return None
-
-
-@cache
-def _plan(
-    name: str,
-    device: DeviceKind,
-    dtypes: tuple[DType, ...],
-    pattern: str | None,
-    known: frozenset[str] | None,
-) -> Plan | None:
-    scope = everything(device, dtypes or None, pattern)
-    if known is not None:
-        scope = replace(scope, variants=tuple(v for v in scope.variants if v in known))
-    plan = load_plan(name, scope)
-    if pattern is None:
-        return plan
-    try:
-        return only(plan, pattern)
-    except ValueError:
-        return None
-
-
 def _reasons(under: RunUnderTest) -> Iterator[Fault]:
     for one in under.records:
         for measurement in one.measurements:
@@ -288,6 +212,64 @@ def _reasons(under: RunUnderTest) -> Iterator[Fault]:
             yield one.fault(f"outcome {one.record.outcome.kind} without a reason")
 
 
+def _contradicts_itself(under: RunUnderTest) -> Iterator[Fault]:
+    protocol = under.run.protocol
+    for one in under.records:
+        match one.record.outcome:
+            case TimedOut(limit_s=limit) if limit != protocol.timeout_s:
+                yield one.fault(
+                    f"timed out after {limit:g} s, protocol.timeout_s is {protocol.timeout_s:g} s"
+                )
+            case OutOfMemory(limit_bytes=int(limit)) if _other_limit(one, limit):
+                yield one.fault(
+                    f"out of memory at a limit of {limit} bytes, protocol.memory_limit_bytes is "
+                    f"{protocol.memory_limit_bytes}"
+                )
+            case Crashed(exit_code=code) if not -_MOST_SIGNALS <= code <= _MOST_STATUS:
+                yield one.fault(
+                    f"exit_code is {code}, a process ends with -{_MOST_SIGNALS} to {_MOST_STATUS}"
+                )
+            case Diverged(step=step, steps=steps) if step > steps:
+                yield one.fault(f"diverged at step {step} of {steps}")
+            case Incorrect(error=float(error), allowed=float(allowed)) if error <= allowed:
+                yield one.fault(f"incorrect by {error:.3g}, but {allowed:.3g} is allowed")
+            case _:
+                pass
+
+
+_MOST_SIGNALS, _MOST_STATUS = 64, 255
+"""What the system tells of the end of a process."""
+
+
+def _other_limit(one: RecordUnderTest, limit_bytes: int) -> bool:
+    """Whether it is not the protocol's; the search for the largest batch has one of its own."""
+    stated = one.run.protocol.memory_limit_bytes
+    searched = one.timed is not None and one.timed.batch_policy == "largest"
+    return stated is not None and not searched and limit_bytes != stated
+
+
+def _left_out(under: RunUnderTest) -> Iterator[Fault]:
+    """A visit measures all that applies, or says why not: one tree cannot do so for some rows."""
+    device = under.run.environment.device
+    listed = [(one, {m.metric for m in one.measurements}) for one in under.records if one.ok]
+    for metric in metrics():
+        due = [(one, names) for one, names in listed if metric.applies(one.case, device)]
+        without = [one for one, names in due if metric.name not in names]
+        if len(without) < len(due):
+            for one in without:
+                yield one.fault(
+                    f"{metric.name} is missing, {len(due) - len(without)} other rows of this run "
+                    "have it: it is measured, or unavailable with a reason"
+                )
+
+
+@cache
+def _sizes_tried() -> frozenset[float]:
+    from bench.frontier import ladder  # noqa: PLC0415 - imports torch
+
+    return frozenset(ladder())
+
+
 def _frontier(under: RunUnderTest) -> Iterator[Fault]:
     for one in under.records:
         found = one.summary("largest_tokens")
@@ -295,6 +277,11 @@ def _frontier(under: RunUnderTest) -> Iterator[Fault]:
         if found is None or not isinstance(stimulus, Frontier):
             continue
         output = found.value * stimulus.heads * stimulus.head_dim * BYTES_OF[stimulus.dtype]
+        if under.run.protocol.version == PROTOCOL_VERSION and found.value not in _sizes_tried():
+            yield one.fault(
+                f"largest_tokens {found.value:.0f} is none of the sizes that are tried, 16 an "
+                "octave: measure it"
+            )
         if output > stimulus.memory_bytes:
             yield one.fault(
                 f"largest_tokens {found.value:.0f}: the output alone has {output:.0f} bytes, the "
@@ -313,9 +300,8 @@ RULES = (
     RunRule(id="R308", severity="error", help="A level without its stimulus.", find=_levels),
     RunRule(id="R309", severity="error", help="Support misstated.", find=_support),
     RunRule(id="R310", severity="error", help="Wrong, but called ok.", find=_incorrect),
-    RunRule(id="R311", severity="error", help="Cases missing or added.", find=_coverage),
-    RunRule(id="R312", severity="review", help="Plan of another tree.", find=_plan_unknown),
     RunRule(id="R313", severity="error", help="A failure without a reason.", find=_reasons),
     RunRule(id="R314", severity="error", help="A frontier beyond memory.", find=_frontier),
-    RunRule(id="R315", severity="error", help="Not a reproduction.", find=_repeated_once),
+    RunRule(id="R317", severity="error", help="A failure that is none.", find=_contradicts_itself),
+    RunRule(id="R318", severity="review", help="A metric left out.", find=_left_out),
 )

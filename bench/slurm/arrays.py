@@ -141,5 +141,9 @@ class Arrays:
 def write_whole(path: Path, text: str) -> None:
     """Write a file that others read at any time: they see all of it or what was there before."""
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(3)}")
-    unfinished.write_text(text)
-    unfinished.replace(path)
+    try:
+        unfinished.write_text(text)
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise

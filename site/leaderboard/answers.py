@@ -80,7 +80,7 @@ def _data(view: View, context: Context, sizes: Mapping[Size, tuple[Result, ...]]
                 number = result.numbers.get(metric) if result.ranked else None
                 cells[name].append(None if number is None else rounded(number.value))
     return {
-        "noise": noise_floor(results),
+        "noise": [noise_floor(sizes[found[f][1][s]]) for f, s in places],
         "baseline": None if base is None else names.index(execution(base)),
         "executions": [_execution(view, name, firsts[name]) for name in names],
         "families": [

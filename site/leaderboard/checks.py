@@ -10,7 +10,7 @@ from leaderboard.results import Result, View
 
 def checks_of(view: View, result: Result, found: Recorded | None) -> Iterator[Inline]:
     """Yield what passed, what failed and what is marked."""
-    if result.ok and result.stimulus == "workload":
+    if result.ok and result.stimulus in ("workload", "images"):
         error = result.numbers.get("error")
         words = "passed: output agrees with the float64 reference"
         if error is not None:
@@ -33,7 +33,7 @@ def checks_of(view: View, result: Result, found: Recorded | None) -> Iterator[In
             f"FAILED: {share} of what this machine can do{bound}: faster than its own ceilings; "
             "not ranked."
             if fast
-            else f"passed: {share} of what this machine can do{bound}.",
+            else f"passed: not faster than this machine can be; {share} of that{bound}.",
         )
     yield (
         "MARKED: other work kept the machine busy."

@@ -21,6 +21,8 @@ POLICY_WORDS = {
 }
 _T = TypeVar("_T")
 
+_JOINT = "\N{NO-BREAK SPACE}"
+"""Between a number and its unit, where narrow columns would break a line."""
 _USUAL_PATCH_PX = 16
 """Side of a patch that addresses leave out."""
 _POLICY_ORDER = ("one", "token_budget", "largest")
@@ -45,10 +47,11 @@ class Size:
     def title(self) -> str:
         """`512 px, 1,024 tokens` for images, `1,024 tokens in a row` for sequences."""
         if self.resolution_px is not None:
-            return f"{self.resolution_px} px, {whole(self.tokens)} tokens"
+            return f"{self.resolution_px}{_JOINT}px, {whole(self.tokens)}{_JOINT}tokens"
         if self.height == 1:
-            return f"{whole(self.tokens)} tokens in a row"
-        return f"{whole(self.tokens)} tokens, {self.height} \N{MULTIPLICATION SIGN} {self.width}"
+            return f"{whole(self.tokens)}{_JOINT}tokens in a{_JOINT}row"
+        sides = f"{self.height} \N{MULTIPLICATION SIGN} {self.width}"
+        return f"{whole(self.tokens)}{_JOINT}tokens, {sides}"
 
     @property
     def short(self) -> str:

@@ -57,8 +57,9 @@ def _against(
         return Against(kind="incomparable")
     first = [ours[n].numbers[metric].standing for n in shared]
     second = [theirs[n].numbers[metric].standing for n in shared]
-    floor = noise_floor([*mine, *baseline])
-    signs = [_sign(a, b, floor, varies) for a, b in zip(first, second, strict=True)]
+    # sizes may come from different runs: what is noise at one is none at another
+    floors = [noise_floor([ours[n], theirs[n]]) for n in shared]
+    signs = [_sign(a, b, floor, varies) for a, b, floor in zip(first, second, floors, strict=True)]
     ratio = first[-1].value / second[-1].value
     if all(sign < 0 for sign in signs):
         return Against(kind="always", ratio=ratio)

@@ -39,6 +39,11 @@ def frontier_base(hardware_id: str) -> str:
     return f"data/views/frontier/{slug(hardware_id)}"
 
 
+def networks_base(hardware_id: str) -> str:
+    """Return where the whole networks of one machine lie, without the ending."""
+    return f"data/views/networks/{slug(hardware_id)}"
+
+
 def links(*bases: tuple[str, str]) -> Paragraph:
     """Return a line that leads to the rows behind a view.
 
@@ -87,7 +92,7 @@ def _parquet(columns: Mapping[str, list[Any]]) -> bytes:
 
 
 def view_files(view: View) -> Iterator[RawFile]:
-    """Yield the rows behind every page: by context, by task, and the searches by machine."""
+    """Yield the rows behind every page: by context, by task, networks and searches by machine."""
     rows = view.table.rows
     timed = rows[rows["stimulus"] == "workload"]
     for key, group in timed.groupby(list(_CONTEXT_COLUMNS), sort=True, dropna=False):
@@ -105,6 +110,9 @@ def view_files(view: View) -> Iterator[RawFile]:
         yield from table_files(context_base(context), group)
     for task, group in rows[rows["task"].notna()].groupby("task", sort=True):
         yield from table_files(task_base(str(task)), group)
+    networks = rows[rows["stimulus"] == "images"]
+    for hardware_id, group in networks.groupby("hardware_id", sort=True):
+        yield from table_files(networks_base(str(hardware_id)), group)
     searched = rows[rows["stimulus"] == "frontier"]
     for hardware_id, group in searched.groupby("hardware_id", sort=True):
         yield from table_files(frontier_base(str(hardware_id)), group)

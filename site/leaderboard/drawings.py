@@ -21,6 +21,13 @@ class KeyEntry:
     shown: bool
     main: bool
     """Filled marker; another execution than the reference has an open one."""
+    folded: bool = False
+    """Shown, but named behind a summary: there are more that matter."""
+
+    @property
+    def first(self) -> bool:
+        """Stands in the key itself."""
+        return self.shown and not self.folded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,7 +129,7 @@ def scatter(
              "line": {"color": "@muted", "width": 1, "dash": "dot"}}
         )  # fmt: skip
         layout["annotations"].append(
-            {"xref": "paper", "x": 1, "xanchor": "right", "y": floor[0], "yanchor": "bottom",
+            {"xref": "paper", "x": 1, "xanchor": "right", "y": floor[0], "yanchor": "top",
              "text": plotly_text(floor[1]), "showarrow": False,
              "font": {"size": 12, "color": "@muted"}}
         )  # fmt: skip
@@ -148,7 +148,15 @@ def scatter(
         for i, one in sorted(enumerate(series), key=lambda pair: pair[0] in faded)
     ]  # fmt: skip
     key = tuple(
-        KeyEntry(one.variant, one.name or one.variant, one.label, (i,), one.shown, one.main)
+        KeyEntry(
+            one.variant,
+            one.name or one.variant,
+            one.label,
+            (i,),
+            one.shown,
+            one.main,
+            folded=i in faded,
+        )
         for i, one in enumerate(series)
     )
     return Figure(

@@ -6,7 +6,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Literal
 
 Quantity = Literal[
-    "s", "byte", "flop", "mac", "count", "j", "w", "hz", "fraction", "relative",
+    "s", "byte", "flop", "mac", "count", "j", "w", "hz", "celsius", "fraction", "relative",
     "token/s", "image/s", "flop/s", "byte/s", "op/s", "ratio", "flop/byte", "number",
 ]  # fmt: skip
 
@@ -32,6 +32,7 @@ _STEPS: dict[Quantity, tuple[tuple[float, str], ...]] = {
     "j": ((1.0, "J"), (1e-3, "mJ")),
     "w": ((1.0, "W"),),
     "hz": ((1e9, "GHz"), (1e6, "MHz")),
+    "celsius": ((1.0, "\N{DEGREE SIGN}C"),),
     "fraction": ((1e-2, "%"),),
     "relative": ((1.0, ""),),
     "token/s": tuple((f, f"{p} tokens/s".strip()) for f, p in _DECIMAL_UP),
@@ -62,7 +63,7 @@ class Scale:
         if self.quantity == "count":
             return whole(round(value))
         if self.quantity == "fraction":
-            return f"{value / self.factor:.1f}"
+            return per_cent(value)
         return significant(value / self.factor)
 
     def with_unit(self, value: float) -> str:
@@ -135,6 +136,18 @@ def scientific(value: float) -> str:
     mantissa, exponent = f"{value:.1e}".split("e")
     power = str(int(exponent)).translate(_SUPERSCRIPTS)
     return f"{mantissa}\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}10{power}"
+
+
+def per_cent(fraction: float) -> str:
+    """Return a share as per cent with one decimal, without the sign: `98.4`.
+
+    What is not all, and what is not nothing, never reads so: `99.95`, `0.02`.
+    """
+    for places in range(1, 5):
+        text = f"{100 * fraction:.{places}f}"
+        if (float(text) == 100) == (fraction == 1) and (float(text) == 0) == (fraction == 0):
+            return text
+    return f"{100 * fraction:.1f}"
 
 
 def percent(fraction: float) -> str:

@@ -180,6 +180,11 @@ class View:
         entry = self.variants.get(variant)
         return variant if entry is None else entry.title
 
+    def network_title(self, backbone: str) -> str:
+        """Name of a whole network for people; its identifier where the tree does not have it."""
+        found = (entry.title for entry in self.table.backbones if entry.id == backbone)
+        return next(found, backbone)
+
     def label(self, result: Result) -> str:
         """Name of an execution in a sentence, backend and options in brackets."""
         detail = f" ({result.detail})" if result.detail else ""

@@ -20,6 +20,13 @@ class Trained:
     high: float | None
 
     @property
+    def half_width(self) -> float | None:
+        """Half the interval over the seeds, uncut: shown ends stop at 0 and 1, this does not."""
+        if self.low is None or self.high is None:
+            return None
+        return max(self.mean - self.low, self.high - self.mean)
+
+    @property
     def standing(self) -> Standing:
         """What ranking needs."""
         return Standing(value=self.mean, low=self.low, high=self.high)
@@ -78,7 +85,7 @@ def separation(done: Sequence[Trained]) -> Separation:
         raise ValueError("no training: nothing can be separated")
     bounded = [t.standing for t in done if t.standing.ends is not None]
     pairs = list(combinations(bounded, 2))
-    halves = [(s.ends[1] - s.ends[0]) / 2 for s in bounded if s.ends is not None]
+    halves = [t.half_width for t in done if t.half_width is not None]
     means = [t.mean for t in done]
     return Separation(
         variants=len(done),

@@ -15,12 +15,14 @@ from leaderboard.contexts import (
     size_of,
     slug,
 )
-from leaderboard.format import MISSING, count_of, measure, span, whole
+from leaderboard.format import MISSING, measure, per_cent, percent, whole
 from leaderboard.pieces import Link
 from leaderboard.provenance import flags
 from leaderboard.results import OUTCOME_WORDS, Result, View
 from leaderboard.tables import Cell, Head, Row, Table
 from leaderboard.trainings import trained
+
+_LATENCY = "Latency of one call; each cell leads to its samples and provenance. "
 
 
 def measured(view: View, name: str, badged: frozenset[str]) -> Iterator[Block]:
@@ -45,7 +47,8 @@ def measured(view: View, name: str, badged: frozenset[str]) -> Iterator[Block]:
         blocks: list[Block] = [
             Paragraph(
                 (
-                    f"Latency of one call; each cell leads to its samples and provenance. {busy}",
+                    *((_LATENCY,) if any("latency" in r.numbers for r in here) else ()),
+                    busy,
                     Link("About this machine", f"machines/{id_}.html"),
                     *((" \N{MIDDLE DOT} ", Link("Badge", badge)) if badge in badged else ()),
                 ),
@@ -58,8 +61,11 @@ def measured(view: View, name: str, badged: frozenset[str]) -> Iterator[Block]:
             ]
             if timed:
                 blocks.append(_timed(timed, f"{kind}-{id_}", title))
-        blocks += _accuracies(view, here)
-        blocks += _searches(here)
+        networks = [r for r in here if r.stimulus == "images"]
+        if networks:
+            blocks.append(_networks(view, networks, f"networks-{id_}"))
+        blocks += _accuracies(view, here, f"accuracy-{id_}")
+        blocks += _searches(here, f"searches-{id_}")
         yield Subsection(f"on-{id_}", view.machine_title(hardware_id), tuple(blocks))
 
 
@@ -102,8 +108,43 @@ def _timed(results: list[Result], id_: str, title: str) -> Table:
     )
 
 
+def _networks(view: View, results: list[Result], id_: str) -> Table:
+    """One row a network, execution and batch, one column a side of the image."""
+    sides = sorted({r.resolution_px for r in results if r.resolution_px is not None})
+    lines: dict[tuple[str, str, str, str, str], dict[int, Result]] = {}
+    for r in results:
+        images = POLICY_WORDS.get(r.batch_policy or "", "fixed number of images")
+        words = f"{PASSES_WORDS.get(r.passes or '', '')}, {images}, {r.dtype}"
+        name = view.network_title(r.backbone or "")
+        key = (name, r.backend, r.options, words.replace("1 sequence", "1 image"), r.backbone or "")
+        lines.setdefault(key, {})[r.resolution_px or 0] = r
+    return Table(
+        id=id_,
+        caption="Whole networks with this mechanism",
+        heads=(
+            Head(title="Network"),
+            Head(title="Execution"),
+            Head(title="What ran", shape="text"),
+            *(Head(title=f"{side} px", number=True) for side in sides),
+        ),
+        rows=tuple(
+            Row(
+                (
+                    Cell((name,)),
+                    Cell((backend, *((f" {options}",) if options else ()))),
+                    Cell((words,)),
+                    *(_latency(at.get(side)) for side in sides),
+                )
+            )
+            for (name, backend, options, words, _), at in sorted(lines.items())
+        ),
+        empty="No results yet.",
+        sticky=True,
+    )
+
+
 def _short(size: Size) -> str:
-    return f"{size.resolution_px} px" if size.resolution_px else whole(size.tokens)
+    return f"{size.resolution_px} px" if size.resolution_px else f"{whole(size.tokens)} tokens"
 
 
 def _latency(result: Result | None) -> Cell:
@@ -119,28 +160,72 @@ def _latency(result: Result | None) -> Cell:
     return Cell((link, *flags(result, busy=False)), number.value)
 
 
-def _searches(here: list[Result]) -> Iterator[Block]:
+def _searches(here: list[Result], id_: str) -> Iterator[Block]:
     found = [r for r in here if r.stimulus == "frontier" and "largest_tokens" in r.numbers]
-    for result in sorted(found, key=lambda r: (r.backend, r.passes != "forward", r.case_id)):
-        most = whole(round(result.numbers["largest_tokens"].value))
-        budget = measure("byte", result.memory_budget_bytes or 0)
-        passes = PASSES_WORDS.get(result.passes or "", "")
-        words = f"Most tokens in {budget}, {passes}, {result.backend}: "
-        yield Paragraph((words, Link(most, result_address(result)), "."))
-
-
-def _accuracies(view: View, here: list[Result]) -> Iterator[Block]:
-    for task in sorted(view.tasks):
-        for one in trained(here, task):
-            interval = ""
-            if one.low is not None and one.high is not None:
-                interval = f" ({span('fraction', one.low, one.high)})"
-            yield Paragraph(
+    if not found:
+        return
+    ordered = sorted(
+        found,
+        key=lambda r: (
+            r.backend, r.options, r.passes != "forward", r.memory_budget_bytes or 0, r.case_id
+        ),
+    )  # fmt: skip
+    rows: list[Row] = []
+    for r in ordered:
+        most, budget = r.numbers["largest_tokens"].value, r.memory_budget_bytes or 0
+        rows.append(
+            Row(
                 (
-                    (
-                        f"Accuracy on {view.tasks[task].title}: {measure('fraction', one.mean)}"
-                        f"{interval}, mean of {count_of(len(one.seeds), 'seed')}. "
-                    ),
-                    Link("Compare", task_address(task)),
+                    Cell((r.backend, *((f" {r.options}",) if r.options else ()))),
+                    Cell((PASSES_WORDS.get(r.passes or "", ""),)),
+                    Cell((measure("byte", budget),), budget),
+                    Cell((Link(whole(round(most)), result_address(r)),), most),
                 )
             )
+        )
+    yield Table(
+        id=id_,
+        caption="The most tokens in a row within a memory, found by searching",
+        heads=(
+            Head(title="Execution"),
+            Head(title="Passes"),
+            Head(title="Memory", number=True),
+            Head(title="Most tokens", number=True),
+        ),
+        rows=tuple(rows),
+        empty="No results yet.",
+        sortable=False,
+    )
+
+
+def _accuracies(view: View, here: list[Result], id_: str) -> Iterator[Block]:
+    done = [(task, one) for task in sorted(view.tasks) for one in trained(here, task)]
+    if not done:
+        return
+    yield Table(
+        id=id_,
+        caption="Accuracy, mean over seeds",
+        heads=(
+            Head(title="Task"),
+            Head(title="Accuracy", unit="%", number=True),
+            Head(title="95 % interval", unit="%", number=True, help="Student's t over seeds."),
+            Head(title="Seeds", number=True, secondary=True),
+            Head(title="Chance", number=True, secondary=True),
+        ),
+        rows=tuple(
+            Row(
+                (
+                    Cell((Link(view.tasks[task].title, task_address(task)),)),
+                    Cell((per_cent(one.mean),), one.mean),
+                    Cell((MISSING,), tone="muted")
+                    if one.low is None or one.high is None
+                    else Cell((f"{per_cent(one.low)} to {per_cent(one.high)}",), one.low, "muted"),
+                    Cell((whole(len(one.seeds)),), len(one.seeds)),
+                    Cell((percent(view.tasks[task].chance),), view.tasks[task].chance),
+                )
+            )
+            for task, one in done
+        ),
+        empty="No training has finished.",
+        sortable=False,
+    )

@@ -206,12 +206,13 @@ def test_every_number_of_latency_is_on_the_leaderboard(table: LeaderboardTable, 
              if re.fullmatch(r"[0-9.e-]+", v)}  # fmt: skip
     rows = table.rows
     mine = rows[(rows.hardware_id == "sample-cpu") & (rows.metric == "latency")]
-    mine = mine[mine.batch_policy == "one"]
+    mine = mine[(mine.batch_policy == "one") & (mine.stimulus == "workload")]
     assert len(mine) > 100
     assert {v for v in mine.value if float(f"{v:.6g}") not in shown} == set()
     assert -1.0 not in shown
     linked = {urlsplit(address).fragment for r in readers for address in r.values("href")}
-    for case_id in rows[(rows.hardware_id == "sample-cpu") & rows.dtype.notna()].case_id.unique():
+    ranked = (rows.hardware_id == "sample-cpu") & (rows.stimulus == "workload")
+    for case_id in rows[ranked].case_id.unique():
         if "frontier" not in case_id:
             assert f"c-{case_id.rpartition('#')[2]}" in linked
 
@@ -238,6 +239,28 @@ def test_every_result_has_its_place_with_samples_and_command(
     assert "passed: the machine was quiet" in panel
     failed = table.rows[table.rows.outcome == "out_of_memory"].iloc[0]
     assert failed.reason in found[f"{failed.run_id} {failed.case_id}"]
+
+
+def test_whole_networks_are_named_by_network_and_side(table: LeaderboardTable, site: Site) -> None:
+    """They are no searches for the most tokens, and they have no memory of 0 B."""
+    paths = [p for p in documents(site) if "images-float32-forward-model" in p]
+    assert {p.split("/")[2] for p in paths} == {"inline", "softmax"}
+    for path in paths:
+        text = read(site, path).text
+        assert "Forward, whole network, float32" in text
+        assert text.index("Sample_network, 224 px, 1 image") < text.index(
+            "Sample_network, 1024 px, 1 image"
+        )
+        assert "output agrees with the float64 reference" in text
+        assert "most tokens" not in text.casefold()
+        assert "0 B" not in text
+        assert re.search(r"Page faults 14,674 0 to [\d,]+ ", text), "an interval below zero"
+    run = table.runs[-1].run.run_id
+    assert "reference whole networks forward" in read(site, f"runs/{run}.html").text
+    page = (site.out / "variants/inline.html").read_text("utf-8")
+    tables = re.findall(r'<table id="networks-.*?</table>', page, re.DOTALL)
+    assert len(tables) == 1
+    assert tables[0].count("1 image") == 1
 
 
 def test_failures_are_words(table: LeaderboardTable, site: Site) -> None:

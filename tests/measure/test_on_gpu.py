@@ -137,7 +137,7 @@ def test_sensors_clocks_and_energy_are_read_or_say_why_not() -> None:
     outcome = visit(case(LARGE), 0, PROTOCOL, "cuda").outcome
     assert isinstance(outcome, Ok), outcome
     by_name = {m.metric: m for m in outcome.measurements}
-    for name in ("clock", "power", "throttled", "energy"):
+    for name in ("clock", "power", "temperature", "throttled", "energy"):
         found = by_name[name]
         if isinstance(found, Measured):
             assert all(value >= 0 for value in found.rounds[0]), name

@@ -54,6 +54,23 @@ def test_parts_give_the_records_of_the_whole(tmp_path, halves):
             assert missing(joined) == 0
 
 
+def test_a_full_disk_leaves_no_half_of_a_run(tmp_path, halves, monkeypatch):
+    """It would pass for a run that was stopped, whose visits can be made again."""
+    target, honest = tmp_path / "joined.jsonl", Journal.append
+
+    def full(self, entry):
+        if len(self.entries) == 3:
+            raise JournalError("disk full")
+        honest(self, entry)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", full)
+        with pytest.raises(JournalError, match="disk full"):
+            put_together(halves, target)
+    assert not target.exists()
+    put_together(halves, target).close()
+
+
 def test_what_is_missing_is_counted(tmp_path, halves):
     with put_together(halves[:1], tmp_path / "joined.jsonl") as joined:
         assert missing(joined) == len(visits(PLAN, "cpu")) - len(joined.entries) > 0

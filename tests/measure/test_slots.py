@@ -13,7 +13,7 @@ import simulated
 import tiny
 
 from bench import gpu_health, merge, sweep
-from bench.devices import devices, in_groups, shared
+from bench.devices import Device, devices, in_groups, shared
 from bench.dispatch import Dispatch
 from bench.executor import Commission, Joined, Lost, Made, PoolError, Slot, Trained
 from bench.executors import local
@@ -95,6 +95,50 @@ def test_when_the_time_is_up_no_visit_is_cut_off_and_the_rest_can_be_made_later(
         assert merge.records(PLAN, journal) == merge.records(PLAN, alone)
         # a run that holds every visit ends, however late it is
         go(0.0)
+
+
+class Queue:
+    """Devices that stand in a queue, some of them by name."""
+
+    def __init__(self, awaited=(), pool=None):
+        self.looks, self._awaited, self._pool = 0, awaited, pool
+
+    def __getattr__(self, name):
+        return getattr(self._pool, name)
+
+    def wait(self, timeout_s):
+        self.looks += 1
+        assert self.looks < 1000, "waits for ever"
+        return self._pool.wait(timeout_s) if self._pool else ()
+
+    def awaited(self):
+        return self._awaited
+
+    def may_grow(self):
+        return True
+
+
+def test_when_the_time_is_up_nobody_is_waited_for_any_more(tmp_path, monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(sweep, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    with pytest.raises(TimeIsUp):
+        Sweep(PLAN, "cpu", mock.Mock(), simulated.Told(), until_s=5.0).go(Queue())
+    with Journal.create(tmp_path / "journal.jsonl", HEADER) as journal:
+        there = Queue(("h100",), simulated.SimulatedPool([HEADER]))
+        until_s = next(clock) + 1000.0
+        with pytest.raises(TimeIsUp):
+            Sweep(PLAN, "cpu", lambda _: journal, simulated.Told(), until_s=until_s).go(there)
+        assert len({entry.visit for entry in journal.entries}) == len(visits(PLAN, "cpu"))
+
+
+def test_a_device_that_was_refused_is_the_reason_however_late_it_is():
+    def refuse(_header):
+        raise JournalError("other code")
+
+    with pytest.raises(JournalError, match="other code"):
+        Sweep(PLAN, "cpu", refuse, simulated.Told(), until_s=0.0).go(
+            simulated.SimulatedPool([HEADER])
+        )
 
 
 def test_lost_attempts_are_kept_beside_the_visit_that_was_made(tmp_path):
@@ -323,6 +367,39 @@ def test_gpus_come_from_the_option_or_from_what_is_visible(monkeypatch):
         with pytest.raises(ValueError, match="different GPUs"):
             devices("cuda", wrong, told.append)
     assert told == []
+
+
+def test_where_no_gpu_is_visible_that_is_said(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ValueError, match="no GPU is visible"):
+        devices("cuda", None, print)
+
+
+def test_all_slots_import_torch_at_the_same_time(monkeypatch):
+    """A plan is larger than what a pipe holds: whoever asks waits until the process reads."""
+    done = []
+
+    class Process:
+        def __init__(self, slot, _variables, _cpus):
+            self.slot = slot
+            done.append("start")
+
+        def ask(self, _request):
+            done.append("ask")
+
+        def fileno(self):
+            return 0
+
+        def close(self):
+            done.append("close")
+
+    monkeypatch.setattr(local, "SlotProcess", Process)
+    monkeypatch.setattr(local.selectors, "DefaultSelector", mock.MagicMock)
+    commission = Commission(plan=PLAN, device="cpu", threads=1, only=None)
+    found = [Device(words=f"cpus {n}-{n}", visible=None, cpus=(n,)) for n in range(3)]
+    with local.Several(commission, found, simulated.Told()):
+        assert done == ["start"] * 3 + ["ask"] * 3
+    assert done[6:] == ["close"] * 3
 
 
 def test_where_nobody_can_say_which_gpus_there_are_that_is_said(monkeypatch):

@@ -2,7 +2,7 @@
 
 import time
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import pytest
@@ -185,10 +185,17 @@ class FakeLibrary:
             "nvmlDeviceGetTotalEnergyConsumption": self._energy,
             "nvmlDeviceGetClockInfo": lambda _handle, _kind: 1500,
             "nvmlDeviceGetPowerUsage": lambda _handle: 250_000,
-            "nvmlDeviceGetTemperature": self._missing,
+            "nvmlDeviceGetTemperature": lambda _handle, _kind: 61,
             "nvmlDeviceGetCurrentClocksThrottleReasons": lambda _handle: 0x4,
         }
         return known[name]
+
+
+class LibraryOfTheBlind(FakeLibrary):
+    """NVML of a GPU that has no sensor."""
+
+    def __getattr__(self, name):
+        return self._missing
 
 
 def device_timed(monkeypatch, call_s, sensor):
@@ -293,11 +300,37 @@ def test_the_reason_is_what_broke_the_capture_and_not_what_ended_it(monkeypatch)
 def test_sensors_are_read_beside_the_sustained_run(monkeypatch):
     found, _ = device_timed(monkeypatch, 3e-3, Sensor(FakeLibrary(), object()))
     assert set(found.readings) == {
-        Reading(clock_hz=1.5e9, power_w=250.0, temperature_c=None, throttled=True)
+        Reading(clock_hz=1.5e9, power_w=250.0, temperature_c=61.0, throttled=True)
     }
     assert found.energy_j is not None
     assert found.energy_j > 0
     assert found.no_sensor is None
+
+
+def test_readings_of_a_round_are_as_few_as_the_protocol_keeps(monkeypatch):
+    monkeypatch.setattr(timing_cuda, "_SUSTAINED_BLOCK_S", 1e-6)
+    few = replace(tiny.PROTOCOL, most_samples=10, sample_cap_s=0.05)
+    found = timing_cuda.time_on_device(
+        FakeDevice(monkeypatch, 3e-3), few, Sensor(FakeLibrary(), object())
+    )
+    assert 1 <= len(found.readings) <= few.most_samples, "blocks shorter than planned are many"
+
+
+SENSED = {"clock": 1.5e9, "power": 250.0, "temperature": 61.0, "throttled": 1.0}
+
+
+@pytest.mark.parametrize("name", SENSED)
+def test_every_reading_is_a_metric(monkeypatch, name):
+    def measured(library):
+        found, _ = device_timed(monkeypatch, 3e-3, Sensor(library, object()))
+        subject = SimpleNamespace(call=None, once=lambda _name, _make: found)
+        return metric(name).measure(subject, tiny.PROTOCOL)
+
+    seen = measured(FakeLibrary())
+    assert set(seen.rounds[0]) == {SENSED[name]}
+    blind = measured(LibraryOfTheBlind())
+    assert blind.reasons == ("this GPU does not show it",)
+    assert len(fields(Reading)) == len(SENSED), "nothing is read that is not reported"
 
 
 def test_without_a_sensor_there_is_a_reason_and_no_number(monkeypatch):

@@ -22,7 +22,8 @@ from sample_site import catalogue
 from bench.cli import main
 from bench.export import csv_text
 from bench.rules import check_results
-from bench.submission import LARGEST_FILE_BYTES, read_results
+from bench.strict_json import LARGEST_FILE_BYTES
+from bench.submission import read_results
 from bench.tabulation import load_table
 from bench.tier import Finding
 

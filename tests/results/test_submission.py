@@ -161,7 +161,7 @@ def test_every_planted_fault_is_refused_with_its_path(root: Path) -> None:
             lambda f: _edit(f / "run.json", '"dirty"', '"dirtier"'), f"{at}/run.json", "dirty",
         ),
         "huge": (
-            lambda f: os.truncate(f / "run.json", submission.LARGEST_FILE_BYTES + 1),
+            lambda f: os.truncate(f / "run.json", strict_json.LARGEST_FILE_BYTES + 1),
             f"{at}/run.json", "allowed",
         ),
         "array": (lambda f: (f / "run.json").write_text("[]"), f"{at}/run.json", "must be an obj"),

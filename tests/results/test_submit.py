@@ -1,6 +1,7 @@
 """`attnbench submit`: what is refused and why, and that the printed commands publish the run."""
 
 import json
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +22,11 @@ from bench.submit import NotSubmittableError, carry_out, prepare
 
 def git(folder: Path, *arguments: str) -> str:
     who = ("-c", "user.name=Sample", "-c", "user.email=sample@example.org")
+    early = {"GIT_COMMITTER_DATE": "2026-01-01T00:00:00Z"}  # code is older than its runs
     done = subprocess.run(
-        ["git", "-C", str(folder), *who, *arguments], check=True, capture_output=True, text=True
-    )
+        ["git", "-C", str(folder), *who, *arguments],
+        check=True, capture_output=True, text=True, env=os.environ | early,
+    )  # fmt: skip
     return done.stdout.strip()
 
 

@@ -275,7 +275,8 @@ def test_digests_at_commits(repository: Path) -> None:
 def test_a_shallow_clone_knows_no_commits(repository: Path, tmp_path: Path) -> None:
     whole = ledger(repository / "results")
     assert whole is not None
-    assert whole.commits == {git(repository, "rev-parse", "HEAD")}
+    assert whole.commits is not None
+    assert set(whole.commits) == {git(repository, "rev-parse", "HEAD")}
     (repository / "more").write_text("x")
     git(repository, "add", ".")
     git(repository, "commit", "-qm", "second")

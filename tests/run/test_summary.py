@@ -1,11 +1,15 @@
 """The last screen's answers: ranked, ties joined, failures listed."""
 
+import io
 from dataclasses import replace
+
+import pytest
+from rich.console import Console
 
 from attention_impls import load, names
 from bench.cases import image, workload_case
 from bench.model import Case, Crashed, Measured, Ok, Record, TaskRun
-from bench.summary import answers, cell_words, counter_lines, failure_lines
+from bench.summary import answers, cell_words, counter_lines, failure_lines, print_answers
 
 
 def timed(variant: str, seconds: float, *, side: int = 224, spread: float = 0.001) -> Record:
@@ -99,3 +103,16 @@ def test_a_formula_that_no_counter_confirms_is_told_once_a_variant() -> None:
 def test_what_a_variant_declares_uncounted_is_no_mistake() -> None:
     declared = next(name for name in names() if load(name).uncounted is not None)
     assert list(counter_lines([counted(declared, 1, 2, 2)])) == []
+
+
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_a_narrow_terminal_shows_whole_questions_and_rankings(width: int) -> None:
+    text = io.StringIO()
+    found = tuple(answers([timed("inline", 1.0e-3), timed("softmax", 2e-3)], noise_floor=0.03))
+    print_answers(found, Console(file=text, width=width))
+    lines = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    shown = " ".join(text.getvalue().split())
+    for answer in found:
+        assert " ".join(answer.question.split()) in shown
+        assert " ".join(answer.ranking.split()) in shown

@@ -1,6 +1,7 @@
 """The live display: failures are said at once, a log file gets plain lines, words are right."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -65,3 +66,32 @@ def test_a_case_in_words() -> None:
     assert case_words(frontier) == "inline/reference: largest N in 128 MiB"
     assert case_words(next(task_cases("inline", "digits", 1))).endswith("digits, seed 0")
     assert everything("cpu").device == "cpu"
+
+
+def on_terminal(width: int, encoding: str = "utf-8") -> str:
+    """The line of a run, as a terminal of that width shows it."""
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding=encoding, errors="replace", newline="")
+    console = Console(file=file, width=width, force_terminal=True, legacy_windows=False)
+    with Terminal(console) as display:
+        display.started(CASE, 12, 34)
+        display.finished(CASE, Crashed(exit_code=-11, reason="x"))
+        display.started(CASE, 13, 34)
+        display._bar.refresh()  # the next one comes by the clock
+    file.flush()
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", raw.getvalue().decode(encoding))
+    lines = re.split(r"[\r\n]+", plain)
+    return next(line for line in reversed(lines) if "13/34" in line)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 160])
+def test_how_far_and_what_failed_is_seen_on_every_terminal(width: int) -> None:
+    line = on_terminal(width)
+    assert len(line) <= width
+    assert "1 failed" in line
+    assert "softmax/s" in line or width < 60
+    assert ("━" in line) == (width >= 100)
+
+
+def test_a_terminal_without_unicode_shows_the_line_too() -> None:
+    assert "1 failed" in on_terminal(120, "latin-1")

@@ -105,6 +105,26 @@ def test_a_process_that_is_killed_ends_the_training_with_its_name():
     assert processes() == []
 
 
+def test_where_the_second_cannot_be_started_the_first_does_not_stay(monkeypatch):
+    started, honest = [], subprocess.Popen
+
+    def refuse_the_second(_command, **options):
+        if started:
+            raise BlockingIOError("no more processes")
+        started.append(honest(["sleep", "600"], stdin=options["stdin"], stdout=options["stdout"]))
+        return started[0]
+
+    monkeypatch.setattr(together.subprocess, "Popen", refuse_the_second)
+    joint = Joint(case=CASE, device="cpu", processes=2, threads=2, checkpoint=None,
+                  limit_bytes=None, report=None)  # fmt: skip
+    try:
+        with pytest.raises(BlockingIOError):
+            learn_together(joint)
+        assert started[0].poll() is not None
+    finally:
+        started[0].kill()
+
+
 SAYS = "import json, sys, time; print(json.dumps({}), flush=True); time.sleep({})"
 
 

@@ -241,6 +241,8 @@ def test_every_variant_resumes_to_the_same_bits(name: str, tmp_path: Path) -> No
     assert resumed.result.training.losses == through.result.training.losses
     assert resumed.result.training.resumed_after == (1,)
     assert through.result.training.resumed_after == ()
+    assert through.result.visit_s == through.result.training_time_s
+    assert 0 < resumed.result.visit_s < resumed.result.training_time_s, "one epoch was of before"
 
 
 def kept(folder: Path, **changes: str) -> Kept:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from leaderboard.addresses import task as task_address
 from leaderboard.blocks import Block, Document, Paragraph, Section
 from leaderboard.contexts import slug
-from leaderboard.format import MISSING, count_of, percent, whole
+from leaderboard.format import MISSING, count_of, per_cent, percent, whole
 from leaderboard.page import Page
 from leaderboard.pieces import Link, Muted, VariantName
 from leaderboard.reported import reported_numbers
@@ -82,10 +82,9 @@ def _matrix(view: View, hardware_id: str, tasks: list[str]) -> Table:
                 cells.append(Cell((MISSING,), tone="muted"))
                 continue
             one, rank = found[task][variant]
-            words = f"{100 * one.mean:.1f}"
-            spread = ""
-            if one.low is not None and one.high is not None:
-                spread = f" \N{PLUS-MINUS SIGN}{50 * (one.high - one.low):.1f}"
+            words = per_cent(one.mean)
+            half = one.half_width
+            spread = "" if half is None else f" \N{PLUS-MINUS SIGN}{per_cent(half)}"
             content = (words, Muted(spread)) if spread else (words,)
             best = rank == 1 and not all_tied[task]
             cells.append(Cell(content, one.mean, "best" if best else "plain"))

@@ -1,8 +1,8 @@
 """Where each execution starts to beat softmax by SDPA: in time, in memory, in energy."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import log
 from typing import Literal
 
 from leaderboard.along import Along, along_documents, conditions
@@ -19,7 +19,8 @@ from leaderboard.tables import Cell, Head, Row, Table
 _LEAD = (
     "From how many tokens on does a mechanism need less than exact softmax attention by PyTorch's "
     "SDPA? Interpolated between measured sizes, never beyond them; the interval says from where "
-    "the order may have changed to where it certainly has."
+    "the order may have changed to where it certainly has. At the latest: at smaller sizes the two "
+    "cannot be told apart."
 )
 _METRICS = (("latency", "Time"), ("peak_memory", "Memory"), ("energy", "Energy"))
 _ORDER = (
@@ -117,7 +118,7 @@ def _table(
     lines: Sequence[_Line],
     metrics: Sequence[tuple[str, str]],
 ) -> Table:
-    ends = (log(family.sizes[0].tokens), log(family.sizes[-1].tokens))
+    ends = (math.log(family.sizes[0].tokens), math.log(family.sizes[-1].tokens))
     ordered = sorted(lines, key=lambda one: _order(one, metrics[0][0] if metrics else ""))
     rows: list[Row] = []
     for one in ordered:
@@ -172,7 +173,7 @@ def _order(one: _Line, metric: str) -> tuple[object, ...]:
 def _sort(found: Against) -> float:
     """Always, from few tokens, from many, never."""
     kind = "from" if found.kind == "surely" else found.kind
-    return 100.0 * _ORDER.index(kind) + (log(found.tokens) if found.tokens else 0.0)
+    return 100.0 * _ORDER.index(kind) + (math.log(found.tokens) if found.tokens else 0.0)
 
 
 def _tone(found: Against) -> Literal["best", "plain"]:
@@ -196,17 +197,27 @@ def _words(found: Against) -> Iterator[Piece]:
         case "incomparable":
             yield Muted("no shared size")
         case "surely":
-            since = f"from {whole(round(found.tokens or 0))}"
-            yield since if found.exact else f"{since} at the latest"
-            yield Muted(", not at every size below" if found.exact else ", cannot be told below")
+            yield f"from {whole(round(found.tokens or 0))}"
+            yield Muted(", not at every size below" if found.exact else " at the latest")
         case "alone":
             yield f"from {whole(round(found.tokens or 0))}"
             yield Muted(" where softmax fails")
         case "from" | "up to":
-            yield f"{found.kind} {significant(found.tokens or 0.0, 2)}"
+            yield f"{found.kind} {_about(found)}"
             if found.low is not None and found.high is not None:
                 low, high = whole(round(found.low)), whole(round(found.high))
                 yield Muted(f" ({low} to {high})")
+
+
+def _about(found: Against) -> str:
+    """Two digits where they lie within the interval: 4,096 is not about 4,100 of 4,096 at most."""
+    tokens = found.tokens or 0.0
+    low, high = found.low or 0.0, found.high or math.inf
+    for digits in (2, 3):
+        text = significant(tokens, digits)
+        if low <= float(text.replace(",", "")) <= high:
+            return text
+    return whole(round(tokens))
 
 
 def _strip(variant: str, found: Against, ends: tuple[float, float]) -> Iterator[Piece]:
@@ -215,7 +226,7 @@ def _strip(variant: str, found: Against, ends: tuple[float, float]) -> Iterator[
     low, high = ends
 
     def place(tokens: float) -> float:
-        return 0.5 if high == low else min(1.0, max(0.0, (log(tokens) - low) / (high - low)))
+        return 0.5 if high == low else min(1.0, max(0.0, (math.log(tokens) - low) / (high - low)))
 
     yield Strip(variant, place(found.low), place(found.tokens), place(found.high))
 

@@ -214,7 +214,11 @@ def _columns() -> Table:
     return Table(
         id="columns-table",
         caption="Columns of results.csv and history.csv",
-        heads=(Head(title="Column"), Head(title="Type"), Head(title="Meaning")),
+        heads=(
+            Head(title="Column"),
+            Head(title="Type", secondary=True),
+            Head(title="Meaning"),
+        ),
         rows=tuple(
             Row(
                 (
@@ -238,7 +242,7 @@ def _metrics(view: View) -> Table:
         heads=(
             Head(title="Metric"),
             Head(title="Unit"),
-            Head(title="Better"),
+            Head(title="Better", secondary=True),
             Head(title="Meaning"),
         ),
         rows=tuple(

@@ -48,6 +48,8 @@ def _blocks(view: View, place: Over) -> Iterator[Block]:
     results = [r for found in place.sizes.values() for r in found]
     yield conditions(context)
     yield Paragraph((_finding(results),), "finding")
+    if context.batch_policy == "one":
+        yield Paragraph((Link("The most tokens that fit", f"{place.choice.path}#fit"),))
     yield Paragraph(_legend(), "small")
     yield _map(view, place)
     if context.batch_policy == "one":
@@ -87,7 +89,7 @@ def _executions(place: Over) -> Mapping[tuple[str, str, str], Mapping[Size, Resu
 
 def _map(view: View, place: Over) -> Table:
     rows: list[Row] = []
-    for at in _executions(place).values():
+    for at in sorted(_executions(place).values(), key=lambda at: _most_failed(view, at)):
         first = next(iter(at.values()))
         failed = sum(not r.ok for r in at.values())
         name = VariantName(first.variant, view.title(first.variant), first.detail)
@@ -108,6 +110,13 @@ def _map(view: View, place: Over) -> Table:
         show_caption=False,
         sticky=True,
     )
+
+
+def _most_failed(view: View, at: Mapping[Size, Result]) -> tuple[object, ...]:
+    """What failed stands first: nobody should have to look for it."""
+    first = next(iter(at.values()))
+    failed = sum(not r.ok for r in at.values())
+    return (-failed, view.title(first.variant).casefold(), first.detail or "")
 
 
 def _head(size: Size) -> Head:
@@ -154,9 +163,9 @@ def _fit(view: View, place: Over) -> Iterator[Block]:
         first = next(iter(at.values()))
         name = VariantName(first.variant, view.title(first.variant), first.detail)
         cells = [Cell((name,), f"{first.variant} {first.detail or ''}")]
-        cells += [_searched_cell(searched.get(key, ()), budget) for budget in budgets]
         sizes = _one_kind([r for r in at.values() if r.ok and "peak_memory" in r.numbers])
         cells += [_fit_cell(sizes, gb * _GIB) for gb in _BUDGETS_GB]
+        cells += [_searched_cell(searched.get(key, ()), budget) for budget in budgets]
         if all(cell.tone == "muted" for cell in cells[1:]):
             unknown += 1
         else:
@@ -166,12 +175,12 @@ def _fit(view: View, place: Over) -> Iterator[Block]:
         caption="Most tokens within a memory",
         heads=(
             Head(title="Variant", shape="name"),
+            *(Head(title=f"{gb} GB", unit="tokens", number=True) for gb in _BUDGETS_GB),
             *(
                 Head(title=measure("byte", budget), unit="searched", number=True,
                      help="Found by bisection on the machine.")
                 for budget in budgets
             ),
-            *(Head(title=f"{gb} GB", unit="tokens", number=True) for gb in _BUDGETS_GB),
         ),
         rows=tuple(rows),
         empty="No memory was measured.",

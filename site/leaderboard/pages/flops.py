@@ -126,6 +126,7 @@ def _blocks(view: View, context: Context, sizes: _Sizes) -> Iterator[Block]:
     )
     yield Chooser(id="flops", facets=("Size",), panels=panels)
     yield from _figures(view, context, sizes)
+    yield from _not_counted(view, sizes)
 
 
 def _finding(view: View, results: Sequence[Result]) -> str:
@@ -189,13 +190,50 @@ def _row(view: View, result: Result, scale: Scale, macs: Scale) -> Row:
 def _agreement(result: Result, metric: str) -> Cell:
     number = result.numbers.get(metric)
     if number is None:
-        return Cell((result.unavailable.get(metric, "not counted"),), tone="muted")
+        return Cell(("not counted",), tone="muted")
     formula = result.numbers["flops"].value
     if number.value == formula:
         return Cell(("equal",), 0.0)
     share = number.value / formula - 1
     sign = "\N{MINUS SIGN}" if share < 0 else "+"
     return Cell((f"{sign}{percent(abs(share))}",), share)
+
+
+_COUNTERS = {"flops_torch": "torch counter", "flops_fvcore": "fvcore"}
+
+
+def _not_counted(view: View, sizes: _Sizes) -> Iterator[Block]:
+    """Why a counter gave no number, in its own words."""
+    reasons = sorted(
+        {
+            (r.variant, metric, r.unavailable[metric])
+            for results in sizes.values()
+            for r in results
+            for metric in _COUNTERS
+            if metric in r.unavailable
+        }
+    )
+    if not reasons:
+        return
+    table = Table(
+        id="not-counted-table",
+        caption="Why a counter gave no number",
+        heads=(Head(title="Variant"), Head(title="Counter"), Head(title="What it said")),
+        rows=tuple(
+            Row(
+                (
+                    Cell((VariantName(variant, view.title(variant)),), variant),
+                    Cell((_COUNTERS[metric],)),
+                    Cell((reason,)),
+                )
+            )
+            for variant, metric, reason in reasons
+        ),
+        empty="",
+        show_caption=False,
+        sortable=False,
+    )
+    yield Section("not-counted", "Not counted", (table,))
 
 
 def _figures(view: View, context: Context, sizes: _Sizes) -> Iterator[Block]:

@@ -1,6 +1,6 @@
 """The answer first: what do you have, what do you need; read what is fastest, why and how sure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from leaderboard import page as page_files
 from leaderboard.answers import contexts_of, files, kinds
@@ -15,14 +15,14 @@ from leaderboard.blocks import (
     Section,
     Subsection,
 )
-from leaderboard.contexts import PASSES_WORDS, Context, slug
+from leaderboard.contexts import PASSES_WORDS, Context, Size, slug
 from leaderboard.format import count_of, day, listed, percent, whole
 from leaderboard.leaders import leaders_table
 from leaderboard.page import Page
 from leaderboard.pieces import Inline, Link, Strong
 from leaderboard.places import Place, places, usual
 from leaderboard.ranking import Group, baseline, grouped, noise_floor
-from leaderboard.results import EXACTNESS_TITLES, View
+from leaderboard.results import EXACTNESS_TITLES, Result, View
 from leaderboard.standings import group_table, quantities
 from leaderboard.tables import Cell, Head, Row, Table
 from leaderboard.verdicts import reason, verdicts
@@ -45,10 +45,8 @@ def _blocks(view: View) -> Iterator[Block]:
     yield Paragraph(
         (
             (
-                f"Reference implementations of "
-                f"{count_of(len(view.variants), 'attention mechanism')}, {counted} measured, over "
-                "image resolutions and sequence lengths. Every number leads to its case, its run "
-                "and the command that repeats it."
+                f"{count_of(len(view.variants), 'attention mechanism')}, {counted} measured. Every "
+                "number leads to its case, its run and the command that repeats it."
             ),
         ),
         "lead",
@@ -98,6 +96,7 @@ def _answers(view: View, found: list[Place]) -> Iterator[Block]:
     )
     sizes = [(p.size, p.results, p.choice.path) for p in found if p.context == context]
     title = view.machine_title(context.hardware_id)
+    few = _measured_by_few(sizes)
     yield Section(
         "sizes",
         "The answer at every measured size",
@@ -109,8 +108,23 @@ def _answers(view: View, found: list[Place]) -> Iterator[Block]:
                 ),
                 "small",
             ),
+            *((Paragraph((few,), "small"),) if few else ()),
             leaders_table(view, sizes, id_="sizes-table", policy="one"),
         ),
+    )
+
+
+def _measured_by_few(sizes: Sequence[tuple[Size, tuple[Result, ...], str]]) -> str | None:
+    """Name the sizes at which many were not measured: who leads there, leads few."""
+    most = max(len(results) for _, results, _ in sizes)
+    few = [(size, len(results)) for size, results, _ in sizes if 2 * len(results) < most]
+    if not few:
+        return None
+    least, largest = min(n for _, n in few), max(n for _, n in few)
+    number = whole(least) if least == largest else f"{whole(least)} to {whole(largest)}"
+    return (
+        f"At {listed(size.short for size, _ in few)} only {number} of {whole(most)} executions "
+        "were measured: who leads there leads those."
     )
 
 
@@ -215,7 +229,7 @@ def _coverage(view: View) -> Table:
             Head(title="Last run"),
             Head(title="Plan", secondary=True),
             Head(title="Cells measured", number=True),
-            Head(title="Cells failed", number=True,
+            Head(title="Cells failed", number=True, secondary=True,
                  help="Unsupported, out of memory, timed out, incorrect, crashed or not run."),
             Head(title="Noise floor", number=True, secondary=True,
                  help="Nine in ten repetitions of the same case differ by less."),

@@ -16,6 +16,7 @@ from leaderboard.blocks import (
 from leaderboard.checked import CheckedNetwork, Compared, checked_networks
 from leaderboard.claim_inline import inline_at_resolutions
 from leaderboard.claim_soft import soft_memory
+from leaderboard.downloads import links, networks_base
 from leaderboard.format import MISSING, count_of, decimal, whole
 from leaderboard.page import Page
 from leaderboard.pieces import Badge, Code, External, Inline, Link, Muted, Piece, VariantName
@@ -58,6 +59,10 @@ def _blocks(view: View, found: Sequence[CheckedNetwork]) -> Iterator[Block]:
         tuple(inline_at_resolutions(view)),
     )
     yield Section("soft-memory", "SOFT, figure 1: memory against tokens", tuple(soft_memory(view)))
+    timed = sorted({r.hardware_id for r in view.results if r.stimulus == "images"})
+    words = [f"Timed networks on {view.machine_title(hardware_id)}" for hardware_id in timed]
+    if timed:
+        yield links(*zip(words, map(networks_base, timed), strict=True))
     yield Section("networks", "Every network", tuple(_every(view, found)))
     yield Section("sources", "Where the printed numbers stand", tuple(_sources(found)))
 

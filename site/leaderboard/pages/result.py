@@ -25,7 +25,7 @@ from leaderboard.blocks import (
 )
 from leaderboard.checks import checks_of
 from leaderboard.contexts import LEVEL_WORDS, PASSES_WORDS, POLICY_WORDS, context_of, size_of
-from leaderboard.format import MISSING, Quantity, measure, minute, span
+from leaderboard.format import MISSING, Quantity, count_of, measure, minute, span
 from leaderboard.page import Page
 from leaderboard.pieces import Code, Inline, Link, VariantName
 from leaderboard.provenance import failure_words, trust_words
@@ -57,6 +57,8 @@ def _documents(view: View) -> Iterator[Document]:
 def _order(result: Result) -> tuple[object, ...]:
     return (
         size_of(result).order if result.stimulus == "workload" else (),
+        result.backbone or "",
+        result.resolution_px or 0,
         result.memory_budget_bytes or 0,
         result.seed or 0,
         result.case_id,
@@ -75,7 +77,7 @@ def _document(
         _panel(view, r, found.get(r.case_id), history[r.hardware_id, r.case_id]) for r in results
     )
     name = f"{view.title(first.variant)}{f', {first.detail}' if first.detail else ''}"
-    facet = "Seed" if first.task else "Size" if first.stimulus == "workload" else "Memory"
+    facet = _FACETS.get(first.stimulus, "Result")
     return Document(
         path=path,
         title=name,
@@ -86,6 +88,10 @@ def _document(
             Chooser(id="cases", facets=(facet,), panels=panels),
         ),
     )
+
+
+_FACETS = {"workload": "Size", "images": "Network", "task": "Seed", "frontier": "Memory"}
+"""What the results of one document differ in."""
 
 
 def _names(view: View, result: Result) -> Inline:
@@ -106,23 +112,28 @@ def _setting(result: Result) -> str:
     if result.task is not None:
         return f"Trainings for task {result.task}"
     passes = PASSES_WORDS.get(result.passes or "", result.passes or "")
+    if result.stimulus == "images":
+        return f"{passes.capitalize()}, whole network, {result.dtype}"
     return f"Search for the most tokens that fit: {passes}, {result.dtype}"
 
 
-def _title(result: Result) -> str:
+def _title(view: View, result: Result) -> str:
     if result.stimulus == "workload":
         return size_of(result).title
+    if result.stimulus == "images":
+        images = count_of(result.batch or 1, "image")
+        return f"{view.network_title(result.backbone or '')}, {result.resolution_px} px, {images}"
     if result.task is not None:
         return f"seed {result.seed}"
     return f"in {measure('byte', result.memory_budget_bytes or 0)}"
 
 
 def _panel(view: View, result: Result, found: Recorded | None, others: Sequence[Result]) -> Panel:
-    id_ = result_id(result)
+    id_, title = result_id(result), _title(view, result)
     return Panel(
         id=id_,
-        title=_title(result)[0].upper() + _title(result)[1:],
-        values=((id_, _title(result)),),
+        title=title[0].upper() + title[1:],
+        values=((id_, title),),
         blocks=tuple(_blocks(view, result, found, others, id_)),
     )
 

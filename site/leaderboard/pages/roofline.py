@@ -1,6 +1,6 @@
 """How near each execution comes to what its machine can do."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from math import exp, log
 
 from leaderboard.addresses import execution, machine, result_address
@@ -12,15 +12,15 @@ from leaderboard.curves import series_of
 from leaderboard.downloads import context_base, links
 from leaderboard.figure_data import Point, Series
 from leaderboard.figures import curves
-from leaderboard.format import MISSING, listed, measure, percent
+from leaderboard.format import MISSING, count_of, listed, measure, percent
 from leaderboard.page import Page
 from leaderboard.pieces import Link, Muted, VariantName
 from leaderboard.results import SIGNS_HELP, Result, View
 from leaderboard.tables import Cell, Head, Row, Table
 
 _LEAD = (
-    "The line is what the machine reached in the same run: bytes at the rate of a copy, then "
-    "arithmetic at the rate of a matrix product. Each execution walks from its smallest size to "
+    "The line is what the machine reached at best: bytes at the rate of a copy, then arithmetic at "
+    "the rate of a matrix product. Each execution walks from its smallest size to "
     "its largest; what lies far below the line spends its time on something else than arithmetic "
     "and main memory. On a CPU small sizes may lie above the slope: their data stay in its caches."
 )
@@ -37,7 +37,8 @@ def _documents(view: View) -> Iterator[Document]:
 def _blocks(view: View, place: Along) -> Iterator[Block]:
     context, family = place.context, place.family
     id_ = slug(f"{context.hardware_id}-{context.slug}-{family.key}")
-    ceilings = _ceilings(view, [r for s in family.sizes for r in family.at(s)])
+    runs = {r.run_id for s in family.sizes for r in family.at(s)}
+    ceilings = _ceilings(view, runs)
     yield conditions(context, SIGNS_HELP)
     walks = _walks(view, place)
     peak = ceilings.get(f"matmul_{context.dtype}")
@@ -48,7 +49,11 @@ def _blocks(view: View, place: Along) -> Iterator[Block]:
     ]
     yield Paragraph(
         (
-            f"Ceilings of this machine: {listed(words) or 'not measured'}. ",
+            (
+                f"Ceilings, the best of {count_of(len(runs), 'run')} that these results come from: "
+                f"{listed(words) or 'not measured'}. Efficiency is relative to those of its own "
+                "run. "
+            ),
             Link("How they were measured", f"{machine(context.hardware_id)}#ceilings"),
         ),
         "small",
@@ -57,7 +62,7 @@ def _blocks(view: View, place: Along) -> Iterator[Block]:
         yield curves(
             id_=f"roofline-{id_}",
             title="FLOP rate against arithmetic intensity",
-            finding=_finding(view, place),
+            finding=_bounds(place),
             x=Axis(title="FLOPs per byte that must move", quantity="flop/byte", log=True),
             y=Axis(title="FLOP rate", quantity="flop/s", log=True),
             series=walks,
@@ -78,10 +83,10 @@ def _blocks(view: View, place: Along) -> Iterator[Block]:
     yield links(("All rows of this machine and context", context_base(context)))
 
 
-def _ceilings(view: View, results: Sequence[Result]) -> Mapping[str, float]:
+def _ceilings(view: View, runs: Set[str]) -> Mapping[str, float]:
     """Best ceilings of the runs that the results come from."""
     found: dict[str, float] = {}
-    for run_id in sorted({r.run_id for r in results}):
+    for run_id in sorted(runs):
         entry = view.runs.get(run_id)
         for name, value in (entry.ceilings if entry else {}).items():
             found[name] = max(found.get(name, value), value)
@@ -131,6 +136,23 @@ def _line(
     )
 
 
+_BOUND_WORDS = {"compute": "by compute", "memory": "by memory", "overhead": "by the call's launch"}
+
+
+def _bounds(place: Along) -> str:
+    """How many executions are bound by what, at the largest size."""
+    size = place.family.sizes[-1]
+    able = [r.numbers["efficiency"].bound for r in place.family.at(size)
+            if r.ranked and "efficiency" in r.numbers]  # fmt: skip
+    counts = [(word, able.count(bound)) for bound, word in _BOUND_WORDS.items()]
+    told = [(word, number) for word, number in counts if number]
+    parts = [word if number == len(able) else f"{word} ({number})" for word, number in told]
+    if not parts:
+        return f"At {size.title} no floor is known."
+    number = count_of(len(able), "execution")
+    return f"At {size.title} the floor of {number} is set {listed(parts)}."
+
+
 def _finding(view: View, place: Along) -> str:
     size = place.family.sizes[-1]
     able = [r for r in place.family.at(size) if r.ranked and "efficiency" in r.numbers]
@@ -138,16 +160,13 @@ def _finding(view: View, place: Along) -> str:
         return f"At {size.title} no efficiency is known."
     ordered = sorted(able, key=lambda r: (-r.numbers["efficiency"].value, r.case_id))
     best, worst = ordered[0], ordered[-1]
-    words = f"At {size.title}: {view.label(best)} reaches {_share(best)}"
+    words = (
+        f"At {size.title}: {view.label(best)} reaches {percent(best.numbers['efficiency'].value)} "
+        "of what this machine can do"
+    )
     if worst is not best:
-        words += f", {view.label(worst)} {_share(worst)}"
+        words += f", {view.label(worst)} {percent(worst.numbers['efficiency'].value)}"
     return f"{words}."
-
-
-def _share(result: Result) -> str:
-    number = result.numbers["efficiency"]
-    bound = f", bound by {number.bound}" if number.bound else ""
-    return f"{percent(number.value)} of what this machine can do{bound}"
 
 
 def _efficiencies(view: View, place: Along) -> Iterator[Block]:

@@ -57,7 +57,7 @@ def _facts(entry: RunEntry) -> Iterator[tuple[str, Inline]]:
     yield "Run", (Code(run.run_id),)
     yield "By", (run.submitted_by,)
     yield "Machine", (Link(run.environment.device_name, machine(hardware_id)),)
-    yield "Plan", (run.plan, *((f", only {run.only}",) if run.only else ()))
+    yield "Plan", (run.plan, *((", only ", Code(run.only)) if run.only else ()))
     if run.commit:
         yield "Commit", (Code(run.commit[:12]), " with uncommitted changes" if run.dirty else "")
     else:
@@ -149,6 +149,8 @@ def _setting(result: Result) -> str:
     if result.stimulus == "frontier":
         return f"{backend} most tokens, {(result.passes or '').replace('_', ' and ')}"
     passes = (result.passes or "").replace("_", " and ")
+    if result.stimulus == "images":
+        return f"{backend} whole networks {passes}"
     policy = {"one": "", "token_budget": " token budget", "largest": " largest batch"}
     return f"{backend} {result.level} {passes}{policy.get(result.batch_policy or '', '')}"
 

@@ -40,10 +40,10 @@ def _blocks(view: View, place: Along) -> Iterator[Block]:
     yield _figure(view, family, f"throughput-{id_}", "throughput", "Throughput")
     yield Section("exponents", "How steep", (
         Paragraph((
-            ("Exponent of latency in tokens, fitted over the four largest sizes; 1 is linear, 2 is "
-             "quadratic. Formula: the exponent of the core's FLOPs for large grids. A fitted "
-             "exponent below the formula's means that fixed costs and projections still weigh in "
-             "at these sizes. "),
+            ("Exponent of latency in tokens, fitted over the largest sizes, at most four; 1 is "
+             "linear, 2 is quadratic. Formula: the exponent of the core's FLOPs for large grids. A "
+             "fitted exponent below the formula's means that fixed costs and projections still "
+             "weigh in at these sizes. "),
             Link("Where the order changes", crossings), ".",
         ), "small"),
         _exponents(view, family),

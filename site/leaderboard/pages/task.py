@@ -9,7 +9,16 @@ from leaderboard.addresses import task as task_address
 from leaderboard.blocks import Block, CodeBlock, Disclosure, Document, Facts, Paragraph, Section
 from leaderboard.contexts import slug
 from leaderboard.downloads import links, task_base
-from leaderboard.format import MISSING, count_of, listed, percent, scale_for, whole
+from leaderboard.format import (
+    MISSING,
+    count_of,
+    listed,
+    measure,
+    per_cent,
+    percent,
+    scale_for,
+    whole,
+)
 from leaderboard.learning_curves import learning_curves
 from leaderboard.page import Page
 from leaderboard.pieces import Code, Inline, Link, VariantName, prose
@@ -145,7 +154,7 @@ def _finding(view: View, entry: TaskEntry, done: Sequence[Trained]) -> str:
     found = accuracy_ranks(done)
     best = [view.title(t.variant) for t, rank in zip(done, found, strict=True) if rank == 1]
     if len(done) == 1:
-        return f"Only {best[0]} was trained: {percent(done[0].mean)}."
+        return f"Only {best[0]} was trained: {measure('fraction', done[0].mean)}."
     parted = separation(done)
     if len(best) == len(done):
         return (
@@ -158,10 +167,11 @@ def _finding(view: View, entry: TaskEntry, done: Sequence[Trained]) -> str:
         shown = [*best[: _MOST_NAMED - 1], f"{len(best) - _MOST_NAMED + 1} more"]
     verb = "is best" if len(best) == 1 else "are best and cannot be told apart"
     last = done[-1]
-    above = percent(max(0.0, last.mean - entry.chance))
+    above = last.mean - entry.chance
+    words = f"{100 * above:.1f} points above chance" if above > 0 else "no better than chance"
     return (
-        f"{listed(shown)} {verb}, {percent(done[0].mean)} for the first; "
-        f"{view.title(last.variant)} comes last with {percent(last.mean)}, {above} above chance. "
+        f"{listed(shown)} {verb}, {measure('fraction', done[0].mean)} for the first; "
+        f"{view.title(last.variant)} comes last with {measure('fraction', last.mean)}, {words}. "
         f"Told apart: {whole(parted.told_apart)} of {count_of(parted.pairs, 'pair')} of variants."
     )
 
@@ -179,7 +189,7 @@ def _table(view: View, done: Sequence[Trained], failed: Sequence[Result], id_: s
         ]
         interval = MISSING
         if one.low is not None and one.high is not None:
-            interval = f"{100 * one.low:.1f} to {100 * one.high:.1f}"
+            interval = f"{per_cent(one.low)} to {per_cent(one.high)}"
         tied = found.count(rank) > 1
         all_tied = len(found) > 1 and found.count(rank) == len(found)
         place = "tie" if all_tied else f"={rank}" if tied else str(rank)
@@ -195,7 +205,7 @@ def _table(view: View, done: Sequence[Trained], failed: Sequence[Result], id_: s
                         ),
                         one.variant,
                     ),
-                    Cell((f"{100 * one.mean:.1f}",), one.mean),
+                    Cell((per_cent(one.mean),), one.mean),
                     Cell((interval,), one.low, "muted"),
                     Cell(tuple(_seeds(one))),
                     Cell((clock.text(sum(spent) / len(spent)),), sum(spent) / len(spent))
@@ -236,7 +246,7 @@ def _seeds(one: Trained) -> Iterator[str | Link]:
     for number, result in enumerate(sorted(one.seeds, key=lambda r: (r.seed or 0, r.case_id))):
         if number:
             yield ", "
-        yield Link(f"{100 * result.numbers['accuracy'].value:.1f}", result_address(result))
+        yield Link(per_cent(result.numbers["accuracy"].value), result_address(result))
 
 
 PAGE = Page(title="Tasks", path="accuracy.html", order=None, documents=_documents)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from bench.table import TaskEntry
 from leaderboard.addresses import task as task_address
 from leaderboard.axes import Axis
 from leaderboard.blocks import Block, Chooser, Document, Panel, Paragraph
@@ -19,10 +20,9 @@ from leaderboard.results import SIGNS_HELP, Result, View
 from leaderboard.trainings import Trained, of_task, separation, trained, with_results
 
 _LEAD = (
-    "One small model a variant, trained from several seeds with one fixed recipe; bars are 95 % "
-    "intervals over the seeds. The cost is that of one attention layer, measured apart. The line "
-    "joins the variants that none beats in both. A variant that is beaten only within its interval "
-    "or the noise shares their place; what is surely beaten is faint, never left out."
+    "Accuracy of one small model a variant, mean over seeds with 95 % interval, against the cost "
+    "of one attention layer, measured apart. The line joins what nothing beats in both; who is "
+    "beaten only within interval or noise is as good, who is surely beaten is faint."
 )
 _MOST_NAMED = 6
 _SIDES_PX = (224, 512, 1024)
@@ -225,7 +225,9 @@ def _panel(
         ),
         finding=(
             f"No variant is both more accurate and {'faster' if cost.more else 'cheaper'} than "
-            f"{listed(sorted(names))}." + (f" Not surely beaten: {_counted(tied)}." if tied else "")
+            f"{listed(sorted(names))}."
+            + (f" Not surely beaten: {_counted(tied)}." if tied else "")
+            + _at_chance(view, entry, [t for t in both if points[t.variant] in best])
         ),
         x=Axis(
             title=f"{cost.title}{', tokens/s' if cost.more else ''}, forward, one layer",
@@ -254,6 +256,18 @@ def _panel(
         values=((cost.metric, cost.title),),
         blocks=(figure,),
     )
+
+
+def _at_chance(view: View, entry: TaskEntry, best: Sequence[Trained]) -> str:
+    """Name who is on the line for being cheap alone: no better than guessing."""
+    idle = sorted(
+        view.title(t.variant)
+        for t in best
+        if t.mean <= entry.chance or (t.low is not None and t.low <= entry.chance)
+    )
+    if not idle:
+        return ""
+    return f" {listed(idle)} {'is' if len(idle) == 1 else 'are'} no better than chance."
 
 
 def _chance_is_near(chance: float, done: Sequence[Trained]) -> bool:

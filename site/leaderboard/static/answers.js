@@ -54,6 +54,9 @@
     });
   };
 
+  /* The largest noise floor; null where none is known. */
+  const loudest = (floors) => floors.reduce((most, floor) => (floor === null ? most : Math.max(most ?? 0, floor)), null);
+
   const loading = new Map();
   /* The data of one machine and context, from its file under data/answers. */
   const load = (root, key) => {
@@ -76,7 +79,7 @@
       const column = (name) => (data.cells[name] ? data.cells[name][at] : null);
       const [family, size] = data.places[column("place")];
       const cell = {
-        ...data.families[family].sizes[size], outcome: data.outcomes[column("outcome")],
+        ...data.families[family].sizes[size], noise: data.noise[column("place")], outcome: data.outcomes[column("outcome")],
         address: data.documents[column("document")] + column("digest"),
         latency: column("latency") === null ? null
           : { value: column("latency"), low: column("low"), high: column("high") },
@@ -150,6 +153,6 @@
   const labelled = (text, control, wide) => element("label", { class: wide && "wide" }, element("span", {}, text), control);
 
   window.attnbenchTools = {
-    whole, significant, scaleFor, measure, span, listed, apart, ranks, load, element, swatch, label, nameCell, table, select, labelled,
+    whole, significant, scaleFor, measure, span, listed, apart, ranks, loudest, load, element, swatch, label, nameCell, table, select, labelled,
   };
 })();

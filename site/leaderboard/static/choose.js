@@ -1,7 +1,7 @@
 /* The chooser of the home page: machine, size, passes, memory and kind of function in, ranked answer out. */
 (() => {
   "use strict";
-  const { significant, whole, scaleFor, measure, span, listed, ranks, load, element, label, nameCell, table, select, labelled } = window.attnbenchTools;
+  const { significant, whole, scaleFor, measure, span, listed, ranks, loudest, load, element, label, nameCell, table, select, labelled } = window.attnbenchTools;
   const state = window.attnbenchState;
   const island = document.getElementById("answer");
   const { contexts, kinds, start } = JSON.parse(document.getElementById("answer-data").textContent);
@@ -67,7 +67,7 @@
   /* One execution at a size that need not have been measured. */
   const estimate = (cells, tokens) => {
     const exact = cells.find((cell) => cell.tokens === tokens);
-    if (exact) return { how: "measured", cell: exact, word: exact.outcome === "ok" ? null : exact.outcome, latency: exact.latency, memory: exact.memory, flops: exact.flops };
+    if (exact) return { how: "measured", noise: exact.noise, cell: exact, word: exact.outcome === "ok" ? null : exact.outcome, latency: exact.latency, memory: exact.memory, flops: exact.flops };
     const below = cells.filter((cell) => cell.tokens < tokens).at(-1);
     const above = cells.find((cell) => cell.tokens > tokens);
     if (below && above) {
@@ -85,7 +85,7 @@
   const pair = (how, one, other, tokens, cell) => {
     const share = Math.log(tokens / one.tokens) / Math.log(other.tokens / one.tokens);
     const values = Object.fromEntries(["latency", "memory", "flops"].map((m) => [m, between(one, other, m, share)]));
-    return { how, cell, word: values.latency ? null : "not timed", from: one.tokens, to: other.tokens, ...values };
+    return { how, noise: loudest([one.noise, other.noise]), cell, word: values.latency ? null : "not timed", from: one.tokens, to: other.tokens, ...values };
   };
 
   // Answer -----------------------------------------------------------------------------------------
@@ -108,6 +108,7 @@
       if (!row.word && !row.latency) row.word = "not timed";
     }
     const timed = rows.filter((row) => !row.word);
+    const noise = loudest(timed.map((row) => row.noise));
     const main = scaleFor("s", timed.map((row) => row.latency.value));
     const memory = scaleFor("byte", timed.filter((row) => row.memory).map((row) => row.memory.value));
     const base = data.baseline === null ? null : estimate(data.of(data.baseline, familyAt), tokens);
@@ -125,7 +126,7 @@
     const parts = [];
     for (const group of groups) {
       const able = group.rows.filter((row) => !row.word).sort((a, b) => a.latency.value - b.latency.value || (a.execution.id < b.execution.id ? -1 : 1));
-      const found = ranks(able.map((row) => row.latency), data.noise);
+      const found = ranks(able.map((row) => row.latency), noise);
       able.forEach((row, at) => { row.rank = found[at]; row.tied = found.filter((rank) => rank === found[at]).length > 1; });
       group.able = able;
       const failed = group.rows.filter((row) => row.word);
@@ -141,7 +142,7 @@
       element("ul", { class: "bullets finding" }, ...groups.map((group) => element("li", {}, ...verdict(group)))),
       element("p", {}, ...reason(groups, base && !base.word ? base : null),
         "Speed says nothing about accuracy: ", element("a", { href: `${root}tradeoff.html` }, "Trade-off"), " shows both."),
-      element("p", { class: "small" }, `${context.conditions}${patches}. ${noiseWords(data.noise)}${budget === null ? "" : " The memory is that of one call of one layer, above its inputs and parameters; what a whole model holds comes on top."}`),
+      element("p", { class: "small" }, `${context.conditions}${patches}. ${noiseWords(noise)}${budget === null ? "" : " The memory is that of one call of one layer, above its inputs and parameters; what a whole model holds comes on top."}`),
       ...parts,
       ...(size ? [element("p", {}, element("a", { href: root + size.path }, "All columns, all rows, and the provenance of each"))] : []),
     );

@@ -1,7 +1,7 @@
 /* Up to six executions side by side: who is faster, slower, or cannot be told apart, size by size. */
 (() => {
   "use strict";
-  const { measure, scaleFor, apart, load, element, swatch, label, nameCell, table, select, labelled } = window.attnbenchTools;
+  const { significant, measure, span, scaleFor, apart, load, element, swatch, label, nameCell, table, select, labelled } = window.attnbenchTools;
   const state = window.attnbenchState;
   const island = document.getElementById("comparison");
   const { contexts, kinds, start } = JSON.parse(document.getElementById("comparison-data").textContent);
@@ -48,18 +48,19 @@
   const found = () => chosen.map((id) => data.executions.findIndex((e) => e.id === id)).filter((at) => at >= 0);
   const write = () => state.set({ machine: fields.machine.value, context: fields.context.value, by: fields.metric.value === "latency" ? null : fields.metric.value, e: chosen.join(",") });
 
-  const verdict = (metric, cell, base) => {
+  const verdict = (metric, cell, base, noise) => {
     const { varies, words } = METRICS[metric];
-    if (!apart(cell, base, data.noise, varies)) return words[2];
+    if (!apart(cell, base, noise, varies)) return words[2];
     return cell.value < base.value ? words[0] : words[1];
   };
+  const interval = (metric, { low, high }) => (low === null ? "" : ` (${span(METRICS[metric].quantity, low, high)})`);
   const cellOf = (metric, cell, base, scale) => {
     if (!cell) return { content: "–", tone: "muted" };
     if (cell.outcome !== "ok") return { content: element("a", { href: root + cell.address }, cell.outcome), tone: "failure" };
     if (!cell[metric]) return { content: "not measured", tone: "muted" };
-    const link = element("a", { href: root + cell.address }, scale.text(cell[metric].value));
+    const link = element("a", { href: root + cell.address, title: interval(metric, cell[metric]).slice(2, -1) || null }, scale.text(cell[metric].value));
     if (!base) return link;
-    const word = verdict(metric, cell[metric], base);
+    const word = verdict(metric, cell[metric], base, cell.noise);
     // "2 times faster" and "2 times slower", never "0.5 times faster"
     const ratio = cell[metric].value / base.value;
     const words = word === METRICS[metric].words[2] ? `${measure("ratio", ratio)}, ${word}` : `${measure("ratio", Math.max(ratio, 1 / ratio))} ${word}`;
@@ -91,7 +92,12 @@
           x: cells.map((cell) => cell.tokens), y: cells.map((cell) => cell[metric].value),
           line: { color: `@${one.colour}`, width: 1.75, dash: one.line },
           marker: { color: one.main ? `@${one.colour}` : "@surface", symbol: one.symbol, size: 7, line: { color: `@${one.colour}`, width: one.main ? 0 : 1.5 } },
-          text: cells.map((cell) => `${cell.title}, ${measure(METRICS[metric].quantity, cell[metric].value)}`),
+          ...(METRICS[metric].varies ? { error_y: {
+            type: "data", symmetric: false, thickness: 1, width: 2.5, color: `@${one.colour}`,
+            array: cells.map(({ [metric]: { value, high } }) => (high === null ? 0 : high - value)),
+            arrayminus: cells.map(({ [metric]: { value, low } }) => (low === null ? 0 : value - low)),
+          } } : {}),
+          text: cells.map((cell) => `${cell.title}, ${measure(METRICS[metric].quantity, cell[metric].value)}${interval(metric, cell[metric])}`),
           hovertemplate: "<b>%{fullData.name}</b><br>%{text}<extra></extra>",
         });
       }
@@ -149,7 +155,9 @@
       if (drawn) holders.push(drawn.holder);
     });
     if (parts.length === 1) parts.push(element("p", { class: "empty" }, `${METRICS[metric].title} was not measured for these.`));
-    const noise = data.noise === null ? "" : ` The noise floor is ${(100 * data.noise).toPrecision(2)} %.`;
+    const floors = data.noise.filter((floor) => floor !== null).sort((a, b) => a - b).map((floor) => significant(100 * floor, 2));
+    const ends = [...new Set([floors[0], floors.at(-1)])];
+    const noise = floors.length ? ` Noise floor: ${ends.join(" to ")} %, by the runs that measured a size.` : "";
     parts.splice(1, 0, element("p", { class: "small" }, `Ratios are to ${label(data.executions[list[0]])}. Undecided: the intervals overlap, or the difference is within the noise.${noise}`));
     shown.replaceChildren(...parts);
     holders.forEach((holder) => window.attnbenchFigures.draw(holder));
