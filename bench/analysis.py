@@ -6,15 +6,18 @@ trained networks, which it gets from a `Study`: trained once from a seed, kept, 
 
 import hashlib
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
 
 from attention_impls.registry import load, names_in, source_file, unknown
+from bench.derived import LEAST_ROUNDS, student
 from bench.learning import Learned, learn
 from bench.model import Scalar
 from bench.report import Figure, Network, Quantity
@@ -102,13 +105,22 @@ class Study:
             options=replace(spec.options, **chosen),
             seed=seed,
             device=self.device,
-            checkpoint=self._place(variant, seed, chosen),
+            checkpoint=self.place(variant, seed, chosen),
             report=report,
         )
         return learn(of, assignment)
 
-    def _place(self, variant: str, seed: int, chosen: dict[str, Scalar]) -> Path | None:
-        """Name the file after everything that decides the weights."""
+    def place(
+        self, variant: str, seed: int, chosen: dict[str, Scalar], sources: Sequence[Path] = ()
+    ) -> Path | None:
+        """Name the file of a trained network after everything that decides its weights.
+
+        Args:
+            variant: its mechanism.
+            seed: of the training.
+            chosen: what differs from the defaults.
+            sources: files beside the variant's own that decide what is trained.
+        """
         if self.folder is None:
             return None
         parts = (
@@ -118,6 +130,7 @@ class Study:
             self.device,
             torch.__version__,
             torch.get_num_threads(),
+            *(path.read_bytes().hex() for path in sources),
         )
         digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
         return self.folder / self.task / f"{variant}-seed{seed}-{digest}.pt"
@@ -152,6 +165,8 @@ class Analysis:
     """What it answers, one sentence."""
     claim: str
     """What a paper says about it, in a sentence with its source; empty where none does."""
+    paper_scale: str = ""
+    """Networks and data that the paper says it of; empty where it says nothing."""
     revision: int
     """Raised when the numbers change for the same networks."""
     variants: tuple[str, ...]
@@ -217,6 +232,21 @@ def together(verdicts: Sequence[bool | None]) -> bool | None:
     if any(one is False for one in verdicts):
         return False
     return True if verdicts and all(verdicts) else None
+
+
+def mean_gap(gaps: Sequence[float]) -> tuple[float, float] | None:
+    """Mean of differences, one a seed, and half of its 95 % t-interval; None: under three seeds."""
+    if len(gaps) < LEAST_ROUNDS:
+        return None
+    return fmean(gaps), student(len(gaps) - 1) * stdev(gaps) / math.sqrt(len(gaps))
+
+
+def surely_positive(gaps: Sequence[float]) -> bool | None:
+    """Whether the mean of differences, one a seed, is above zero; False: below; None: not sure."""
+    found = mean_gap(gaps)
+    if found is None or abs(found[0]) <= found[1]:
+        return None
+    return found[0] > 0
 
 
 def quantity(variant: str | None, name: str, value: float, setting: str = "") -> Quantity:

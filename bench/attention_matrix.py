@@ -165,6 +165,18 @@ def shared_matrix(given: Given) -> Tensor:
     return found
 
 
+def any_matrix(given: Given) -> Tensor:
+    """Return `shared_matrix` where the channels of a head are treated alike, else `matrix`.
+
+    Raises:
+        NotLinearError: the mix does not answer the values as A does.
+    """
+    try:
+        return shared_matrix(given)
+    except NotLinearError:
+        return matrix(given)
+
+
 def without_local_options(options: Any) -> Any:
     """Return options with the local branch switched off; the same where there is none."""
     if getattr(options, "local_residual", False):

@@ -155,6 +155,7 @@ def read_catalogue() -> Catalogue:
                 title=a.title,
                 question=a.question,
                 claim=a.claim,
+                paper_scale=a.paper_scale,
                 revision=a.revision,
                 description=inspect.cleandoc(_module_docstring(f"bench.analyses.{a.name}")),
                 source=f"bench/analyses/{a.name}.py",

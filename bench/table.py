@@ -211,6 +211,8 @@ class AnalysisEntry:
     question: str
     claim: str
     """What a paper says about it; empty where none does."""
+    paper_scale: str = ""
+    """Networks and data that the paper says it of; empty where it says nothing."""
     revision: int
     """Reports of another one are stale."""
     description: str

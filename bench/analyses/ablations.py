@@ -12,20 +12,18 @@ Han et al., "Bridging the Divide", NeurIPS 2024, https://arxiv.org/abs/2412.0659
 ablations.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from torch import Tensor, nn
-
-from attention_impls.multihead import FunctionMix, MultiHead
-from attention_impls.parts.linear_attention import normalised_product
 from attention_impls.registry import load
-from attention_impls.shapes import AttentionShape, Grid
 from attention_impls.spec import AttentionSpec
 from attention_impls.variants.inline import FEATURE_MAPS as MAPS
+from bench import altered
+from bench.altered import linear_with, windowed, windows
 from bench.analysis import (
     Analysis,
     Conclusion,
@@ -33,6 +31,7 @@ from bench.analysis import (
     Study,
     by_seed,
     quantity,
+    surely_positive,
     together,
 )
 from bench.attention_matrix import without_local_options
@@ -50,51 +49,6 @@ INJECTIVE, NOT_INJECTIVE = "InLine, no local residual", "linear attention"
 LABELS = {True: "with the local residual", False: "without the local residual"}
 ACCURACY, DIVERGED = "accuracy", "step at which it diverged"
 """Names of quantities."""
-
-
-class Windowed(nn.Module):
-    """An attention layer applied inside square windows of the grid."""
-
-    def __init__(self, layer: nn.Module, side: int) -> None:
-        super().__init__()
-        self.layer = layer
-        self.side = side
-
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """Attend in each window on its own."""
-        side, rows, columns = self.side, grid.height // self.side, grid.width // self.side
-        parts = x.unflatten(1, (rows, side, columns, side)).transpose(2, 3)
-        out = self.layer(parts.reshape(-1, side * side, x.shape[2]), Grid(side, side))
-        out = out.view(len(x), rows, columns, side, side, -1).transpose(2, 3)
-        return out.reshape(x.shape)
-
-
-def windowed(spec: AttentionSpec, side: int) -> AttentionSpec:
-    """Return the spec of the same layer inside windows of `side` x `side` tokens."""
-
-    def make(shape: AttentionShape, options: Any) -> nn.Module:
-        return Windowed(spec.build(shape.with_grid(Grid(side, side)), options), side)
-
-    return replace(spec, make=make)
-
-
-def windows(grid: Grid) -> tuple[int, ...]:
-    """Return the sides of windows that tile a square grid, from 2 up to the grid itself."""
-    return tuple(side for side in range(2, grid.height + 1) if grid.height % side == 0)
-
-
-def linear_with(feature_map: str) -> AttentionSpec:
-    """Return linear attention with a feature map of InLine, rows divided by their sums."""
-    spec = load("linear_relu")
-
-    def mix(q: Tensor, k: Tensor, v: Tensor, *, epsilon: float) -> Tensor:
-        return normalised_product(MAPS[feature_map](q), MAPS[feature_map](k), v, epsilon)
-
-    def make(shape: AttentionShape, options: Any) -> nn.Module:
-        function = FunctionMix(partial(mix, epsilon=options.epsilon))
-        return MultiHead(shape, function, qkv_bias=options.qkv_bias)
-
-    return replace(spec, make=make)
 
 
 def run(study: Study) -> Findings:
@@ -133,7 +87,8 @@ def _injective_cell(study: Study, injective: bool, name: str) -> Callable[[int],
     if name in LINEAR:
         return lambda seed: study.trained(LINEAR[name], seed).result.accuracy
     spec = linear_with(name)
-    return lambda seed: _learned(study, spec, spec.options, seed, f"feature_map={name}")
+    changed: dict[str, Scalar] = {"feature_map": name}
+    return lambda seed: _learned(study, spec, spec.options, seed, changed)
 
 
 def _windows(study: Study, quantities: list[Quantity]) -> Iterator[Line]:
@@ -151,22 +106,28 @@ def _windows(study: Study, quantities: list[Quantity]) -> Iterator[Line]:
 
 
 def _window_cell(study: Study, local: bool, side: int, *, whole: bool) -> Callable[[int], float]:
+    changed: dict[str, Scalar] = {} if local else {"local_residual": False}
     if whole:
-        options: dict[str, Scalar] = {} if local else {"local_residual": False}
-        return lambda seed: study.trained("inline", seed, options).result.accuracy
+        return lambda seed: study.trained("inline", seed, changed).result.accuracy
     spec = windowed(load("inline"), side)
     chosen = spec.options if local else without_local_options(spec.options)
-    words = f"window={side}" if local else f"local_residual=False, window={side}"
-    return lambda seed: _learned(study, spec, chosen, seed, words)
+    return lambda seed: _learned(study, spec, chosen, seed, changed | {"window": side})
 
 
-def _learned(study: Study, spec: AttentionSpec, options: Any, seed: int, words: str) -> float:
+def _learned(
+    study: Study, spec: AttentionSpec, options: Any, seed: int, changed: dict[str, Scalar]
+) -> float:
     """Train a network that is none of the tree's variants; name it by what was changed."""
     of = task(study.task)
+    words = ", ".join(f"{name}={value}" for name, value in sorted(changed.items()))
     study.note(f"{spec.name}, {words}, seed {seed}")
     result = learn(
-        of, Assignment(spec=spec, options=options, seed=seed, device=study.device)
-    ).result
+        of,
+        Assignment(
+            spec=spec, options=options, seed=seed, device=study.device,
+            checkpoint=study.place(spec.name, seed, changed, (Path(altered.__file__),)),
+        ),
+    ).result  # fmt: skip
     study.networks.append(
         Network(
             task=of.name, recipe_sha256=of.recipe_sha256, variant=spec.name,
@@ -205,12 +166,13 @@ def _kept(
 class _Cell:
     """All seeds of one cell of a table."""
 
-    accuracies: tuple[float, ...] = ()
+    accuracies: Mapping[int, float] = field(default_factory=dict[int, float])
+    """By seed."""
     diverged: int = 0
 
     @property
     def words(self) -> str:
-        mean = f"{100 * mean_of_seeds(self.accuracies)[0]:.1f} %" if self.accuracies else ""
+        mean = f"{100 * fmean(self.accuracies.values()):.1f} %" if self.accuracies else ""
         lost = f"{self.diverged} of {self.diverged + len(self.accuracies)} diverged"
         return " and ".join(part for part in (mean, lost if self.diverged else "") if part)
 
@@ -218,42 +180,62 @@ class _Cell:
 def conclude(quantities: Sequence[Quantity]) -> Conclusion:
     """Compare what was trained: injective with linear, residual with none, windows.
 
-    By intervals over the seeds.
+    By the intervals of the differences, each seed against itself.
     """
-    cells: dict[str, _Cell] = {}
-    for of in by_seed(quantities, ACCURACY).values():
-        cells |= {cell: _Cell(tuple(values.values())) for cell, values in of.items()}
-    for of in by_seed(quantities, DIVERGED).values():
-        for cell, steps in of.items():
-            cells[cell] = replace(cells.get(cell, _Cell()), diverged=len(steps))
-    pairs = [
-        (f"injective against linear, {name}", f"{INJECTIVE}, {name}", f"{NOT_INJECTIVE}, {name}")
-        for name in FEATURE_MAPS
-    ]
+    cells = _cells(quantities)
     sides = sorted({int(cell.rpartition(" ")[2]) for cell in cells if ", window " in cell})
-    pairs += [
-        (f"local residual against none, window {side}",
-         f"{LABELS[True]}, window {side}", f"{LABELS[False]}, window {side}")
-        for side in sides
-    ]  # fmt: skip
-    pairs += [
-        (f"window {large} against {small}",
-         f"{LABELS[True]}, window {large}", f"{LABELS[True]}, window {small}")
-        for small, large in pairwise(sides)
-    ]  # fmt: skip
-    found = [
-        (what, *_compared(cells[a], cells[b])) for what, a, b in pairs if {a, b} <= cells.keys()
-    ]
+    groups = {
+        "InLine without local residual against linear attention": [
+            (name, f"{INJECTIVE}, {name}", f"{NOT_INJECTIVE}, {name}") for name in FEATURE_MAPS
+        ],
+        "local residual against none": [
+            (f"window {side}", f"{LABELS[True]}, window {side}", f"{LABELS[False]}, window {side}")
+            for side in sides
+        ],
+        "larger windows against smaller ones": [
+            (f"{large} against {small}",
+             f"{LABELS[True]}, window {large}", f"{LABELS[True]}, window {small}")
+            for small, large in pairwise(sides)
+        ],
+    }  # fmt: skip
     words = {True: "better", False: "worse", None: "not told apart"}
-    listed = "; ".join(f"{what} {text}: {words[verdict]}" for what, verdict, text in found)
+    verdicts: list[bool | None] = []
+    parts: list[str] = []
+    for group, pairs in groups.items():
+        found = [
+            (what, *_compared(cells[a], cells[b])) for what, a, b in pairs if {a, b} <= cells.keys()
+        ]
+        verdicts += [verdict for _, verdict, _ in found]
+        listed = ", ".join(f"{what} {text} ({words[verdict]})" for what, verdict, text in found)
+        if listed:
+            parts.append(f"{group}: {listed}")
+    scale = ""
+    if sides:
+        scale = (
+            f"; windows are {sides[0]} to {sides[-1]} tokens a side of a grid of {sides[-1]} x "
+            f"{sides[-1]}, where the paper has 7 to 56 of 56 x 56"
+        )
     return Conclusion(
-        finding=f"Mean accuracy, 95 % intervals over seeds: {listed}.",
-        agrees=together([verdict for _, verdict, _ in found]),
+        finding=(
+            "Mean accuracy over seeds, told apart by the 95 % interval of the differences of each "
+            f"seed with itself; {'; '.join(parts)}{scale}."
+        ),
+        agrees=together(verdicts),
     )
 
 
+def _cells(quantities: Sequence[Quantity]) -> dict[str, _Cell]:
+    cells: dict[str, _Cell] = {}
+    for of in by_seed(quantities, ACCURACY).values():
+        cells |= {cell: _Cell(values) for cell, values in of.items()}
+    for of in by_seed(quantities, DIVERGED).values():
+        for cell, steps in of.items():
+            cells[cell] = replace(cells.get(cell, _Cell()), diverged=len(steps))
+    return cells
+
+
 def _compared(one: _Cell, other: _Cell) -> tuple[bool | None, str]:
-    """Whether `one` is ahead by more than both intervals; None: not told apart.
+    """Whether `one` is surely ahead; None: not told apart.
 
     A mechanism of which every training diverges is behind one of which none does.
     """
@@ -262,14 +244,8 @@ def _compared(one: _Cell, other: _Cell) -> tuple[bool | None, str]:
         if not other.accuracies and not one.diverged:
             return True, text
         return (False if not one.accuracies and not other.diverged else None), text
-    (_, low, high), (_, their_low, their_high) = map(
-        mean_of_seeds, (one.accuracies, other.accuracies)
-    )
-    if low is None or high is None or their_low is None or their_high is None:
-        return None, text
-    if low > their_high:
-        return True, text
-    return (False if high < their_low else None), text
+    seeds = sorted(one.accuracies.keys() & other.accuracies.keys())
+    return surely_positive([one.accuracies[s] - other.accuracies[s] for s in seeds]), text
 
 
 ANALYSIS = Analysis(
@@ -280,6 +256,7 @@ ANALYSIS = Analysis(
         "Injective attention is more accurate than linear attention with every feature map, the "
         "local residual adds to it, and larger windows are better (InLine, tables of ablations)."
     ),
+    paper_scale="Swin-T on ImageNet-1K: windows of 7 to 56 tokens a side",
     revision=1,
     variants=("inline", "linear_relu", "linear_exp"),
     run=run,

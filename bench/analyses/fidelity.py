@@ -6,21 +6,19 @@ Against exact softmax in float64: relative error of the output, error of the row
 the ten largest weights of each row, over the budget (landmarks, features, rank, queries that
 attend) at temperature 1, and over the temperature at the default budget.
 
-Every mechanism takes part whose paper offers it as softmax attention made cheaper and which can say
-something untrained; how each is set is in APPROXIMATIONS. Random feature attention scales queries
-and keys to length 1, so it is near only where their lengths hardly matter. Left out: those whose
-maps must be learned first (Hedgehog, Linformer, EVA), whose keys are the queries (Reformer), and
-sparse patterns, which the papers train with.
+Which mechanisms take part, and how each is set, is in `bench/approximations.py`. Every seed draws
+inputs, random features and landmarks anew and is compared with itself; figures show means over the
+seeds and their range.
 
 After Choromanski et al., "Rethinking Attention with Performers", ICLR 2021,
 https://arxiv.org/abs/2009.14794, figure 4, and Zeng et al., "Multi Resolution Analysis for
 Approximate Self-Attention", ICML 2022, https://arxiv.org/abs/2207.10284 (error over entropy).
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -32,59 +30,25 @@ from bench.analysis import (
     Conclusion,
     Findings,
     Study,
-    by_setting,
+    by_seed,
     quantity,
+    surely_positive,
     title,
     together,
 )
+from bench.approximations import APPROXIMATIONS, HEAD_DIM, Approximation, approximation
 from bench.attention_matrix import Given, NotLinearError, shared_matrix
 from bench.report import Curves, Line, Quantity
 
 SIDE = 16
-HEADS, HEAD_DIM = 4, 32
+HEADS = 4
 TEMPERATURES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 BUDGETS = (8, 16, 32, 64, 128)
-BUDGET_OPTIONS = ("landmarks", "features", "projected_tokens", "rank", "samples", "clusters")
-"""Names under which variants call their budget."""
 TOP = 10
 EXACT = 1e-9
 """An error below this is rounding."""
-SEEDS = (0, 1, 2)
-
-Options = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Approximation:
-    """How a mechanism is set to be compared with softmax attention."""
-
-    options: Options = field(default_factory=dict[str, Any])
-    """Instead of the defaults."""
-    budget: Callable[[int], Options] | None = None
-    """Options with a given budget; None: it has none."""
-
-
-def _named(option: str) -> Callable[[int], Options]:
-    return lambda budget: {option: budget}
-
-
-def _attending(queries: int) -> Options:
-    """ProbSparse lets factor * ceil(ln N) queries attend; as near below `queries` as it can."""
-    return {"factor": max(1, queries // math.ceil(math.log(SIDE * SIDE)))}
-
-
-APPROXIMATIONS: Mapping[str, Approximation] = {
-    "softmax": Approximation(),
-    "performer": Approximation(budget=_named("features")),
-    "random_feature": Approximation(budget=_named("projections")),
-    # the maps of the averages are learned: without them, averages alone
-    "lara": Approximation(options={"maps": "none"}, budget=_named("landmarks")),
-    "nystromformer": Approximation(budget=_named("landmarks")),
-    "probsparse": Approximation(budget=_attending),
-    # all channels of q and k, or it would see another product
-    "taylor": Approximation(options={"feature_dim": HEAD_DIM}),
-    "vitality": Approximation(),
-}
+OUTPUT, HEAT = "relative error of the output", "temperature"
+"""Name of a quantity, and how settings of its sweep begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +61,6 @@ class Errors:
     """Mean of |sum of a row - 1|."""
     recall: float
     """Share of the ten largest weights of a row that are among its ten largest."""
-
-
-def approximation(variant: str) -> Approximation | None:
-    """Return how `variant` is compared; None if it is not meant to approximate softmax."""
-    if variant in APPROXIMATIONS:
-        return APPROXIMATIONS[variant]
-    spec = load(variant)
-    if not spec.traits.approximates_softmax:
-        return None
-    names = {one.name for one in fields(spec.options)}
-    named = next((name for name in BUDGET_OPTIONS if name in names), None)
-    return Approximation(budget=None if named is None else _named(named))
 
 
 def inputs(temperature: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -154,7 +106,7 @@ def built(variant: str, budget: int | None, seed: int) -> nn.Module:
     spec, chosen = load(variant), approximation(variant) or Approximation()
     options = replace(spec.options, **chosen.options)
     if budget is not None and chosen.budget is not None:
-        options = replace(options, **chosen.budget(budget))
+        options = replace(options, **chosen.budget(budget, SIDE * SIDE))
     if hasattr(options, "seed"):
         options = replace(options, seed=seed)
     shape = AttentionShape(batch=1, grid=Grid(SIDE, SIDE), heads=HEADS, head_dim=HEAD_DIM)
@@ -164,10 +116,10 @@ def built(variant: str, budget: int | None, seed: int) -> nn.Module:
 
 
 def run(study: Study) -> Findings:
-    """Sweep temperature and budget."""
+    """Sweep temperature and budget, from every seed."""
     quantities: list[Quantity] = []
-    of_temperature: dict[str, list[Errors]] = {}
-    of_budget: dict[str, list[Errors]] = {}
+    of_temperature: dict[str, list[list[Errors]]] = {}
+    of_budget: dict[str, list[list[Errors]]] = {}
     for variant in study.variants:
         chosen = approximation(variant)
         if chosen is None:
@@ -178,12 +130,12 @@ def run(study: Study) -> Findings:
             continue
         of_temperature[variant] = warm
         for temperature, found in zip(TEMPERATURES, warm, strict=True):
-            quantities += _quantities(variant, found, f"temperature {temperature:g}")
+            quantities += _quantities(variant, found, f"temperature {temperature:g}", study.seeds)
         budgeted = _sweep(variant, [(b, 1.0) for b in BUDGETS], study) if chosen.budget else []
         if budgeted:
             of_budget[variant] = budgeted
             for budget, found in zip(BUDGETS, budgeted, strict=True):
-                quantities += _quantities(variant, found, f"budget {budget}")
+                quantities += _quantities(variant, found, f"budget {budget}", study.seeds)
     if not of_temperature:
         raise ValueError(
             f"none of {', '.join(study.variants)} is meant to approximate softmax: choose others"
@@ -198,11 +150,13 @@ def run(study: Study) -> Findings:
 
 
 def _figures(
-    found: Mapping[str, Sequence[Errors]], over: str, places: Sequence[float], x: str
+    found: Mapping[str, Sequence[Sequence[Errors]]], over: str, places: Sequence[float], x: str
 ) -> list[Curves]:
     """One figure for each of the three errors."""
     # rounding would take up most of a logarithmic axis
-    approximate = {v: of for v, of in found.items() if max(e.output for e in of) > EXACT}
+    approximate = {
+        v: of for v, of in found.items() if max(e.output for seeds in of for e in seeds) > EXACT
+    }
     asked: tuple[tuple[str, str, Callable[[Errors], float], bool], ...] = (
         ("Error", "relative error of the output", lambda e: e.output, True),
         ("Row sums", "mean |sum of a row - 1|", lambda e: e.row_sum, False),
@@ -212,8 +166,7 @@ def _figures(
         Curves(
             kind="lines", title=f"{name} over the {over}", x=x, y=y, log_x=True, log_y=log,
             lines=tuple(
-                Line(variant=v, label=title(v), x=tuple(map(float, places)),
-                     y=tuple(value(e) for e in of))
+                _line(v, places, [[value(e) for e in seeds] for seeds in of])
                 for v, of in (approximate if log else found).items()
             ),
         )
@@ -222,70 +175,95 @@ def _figures(
     ]  # fmt: skip
 
 
-def _sweep(variant: str, settings: list[tuple[int | None, float]], study: Study) -> list[Errors]:
-    """Return mean errors over seeds; nothing where the variant cannot be looked at."""
-    found: list[Errors] = []
+def _line(variant: str, places: Sequence[float], of_seeds: Sequence[Sequence[float]]) -> Line:
+    """Means over the seeds, and their range where there are several."""
+    several = len(of_seeds[0]) > 1
+    return Line(
+        variant=variant, label=title(variant), x=tuple(map(float, places)),
+        y=tuple(map(fmean, of_seeds)), low=tuple(map(min, of_seeds)) if several else None,
+        high=tuple(map(max, of_seeds)) if several else None,
+    )  # fmt: skip
+
+
+def _sweep(
+    variant: str, settings: list[tuple[int | None, float]], study: Study
+) -> list[list[Errors]]:
+    """Return errors by setting and seed; nothing where the variant cannot be looked at."""
+    found: list[list[Errors]] = []
     for budget, temperature in settings:
         try:
-            each = [errors(built(variant, budget, seed), temperature, seed) for seed in SEEDS]
+            each = [errors(built(variant, budget, seed), temperature, seed) for seed in study.seeds]
         except (UnsupportedShape, NotLinearError, ValueError) as reason:
             study.note(f"{variant}, budget {budget}, temperature {temperature:g}: {reason}")
             return []
-        found.append(
-            Errors(
-                output=sum(e.output for e in each) / len(each),
-                row_sum=sum(e.row_sum for e in each) / len(each),
-                recall=sum(e.recall for e in each) / len(each),
-            )
-        )
+        found.append(each)
     return found
 
 
-def _quantities(variant: str, found: Errors, setting: str) -> list[Quantity]:
-    return [
-        quantity(variant, "relative error of the output", found.output, setting),
-        quantity(variant, "error of row sums", found.row_sum, setting),
-        quantity(variant, "recall of the ten largest weights", found.recall, setting),
-    ]
+def _quantities(
+    variant: str, found: Sequence[Errors], setting: str, seeds: Sequence[int]
+) -> Iterator[Quantity]:
+    for seed, one in zip(seeds, found, strict=True):
+        words = f"{setting}, seed {seed}"
+        yield quantity(variant, OUTPUT, one.output, words)
+        yield quantity(variant, "error of row sums", one.row_sum, words)
+        yield quantity(variant, "recall of the ten largest weights", one.recall, words)
 
 
 def conclude(quantities: Sequence[Quantity]) -> Conclusion:
-    """Does the error fall with the budget and rise with the logits, and where is each at 1?"""
-    errors = by_setting(quantities, "relative error of the output")
+    """Does the error fall with the budget and rise with the logits, and where is each at 1?
+
+    The smallest against the largest, each seed against itself.
+    """
     verdicts: list[bool | None] = []
     words: list[str] = []
     exact: list[str] = []
-    against: list[str] = []
-    for variant, of in errors.items():
-        heat = [value for setting, value in of.items() if setting.startswith("temperature")]
-        budgets = [value for setting, value in of.items() if setting.startswith("budget")]
+    others: dict[bool | None, list[str]] = {False: [], None: []}
+    for variant, of in by_seed(quantities, OUTPUT).items():
+        heat = [_in_order(seeds) for setting, seeds in of.items() if setting.startswith(HEAT)]
+        budgets = [_in_order(s) for setting, s in of.items() if setting.startswith("budget")]
         name = title(variant)
-        if max(heat) < EXACT:
+        if max(map(max, heat)) < EXACT:
             exact.append(name)
             continue
-        mine = [heat[-1] > heat[0]]
-        text = f"{name} {100 * of['temperature 1']:.0f} %"
+        mine = [_surely_above(heat[-1], heat[0])]
+        text = f"{name} {_percent(of[f'{HEAT} 1'].values())}"
         if budgets:
-            mine.append(budgets[-1] < budgets[0])
+            mine.append(_surely_above(budgets[0], budgets[-1]))
             text += (
-                f" ({100 * budgets[0]:.0f} % with a budget of {BUDGETS[0]}, "
-                f"{100 * budgets[-1]:.0f} % with {BUDGETS[-1]})"
+                f" ({_percent(budgets[0])} with a budget of {BUDGETS[0]}, "
+                f"{_percent(budgets[-1])} with {BUDGETS[-1]})"
             )
         words.append(
-            f"{text}, {100 * heat[-1]:.0f} % with logits {TEMPERATURES[-1]:g} times as large"
+            f"{text}, {_percent(heat[-1])} with logits {TEMPERATURES[-1]:g} times as large"
         )
         verdicts += mine
-        if not all(mine):
-            against.append(name)
+        verdict = together(mine)
+        if verdict is not True:
+            others[verdict].append(name)
     sentence = "; ".join(words) or "no mechanism approximates"
     if exact:
         sentence += f"; {', '.join(exact)} errs by rounding only"
-    if against:
-        sentence += f"; against the claim: {', '.join(against)}"
+    if others[False]:
+        sentence += f"; surely against the claim: {', '.join(others[False])}"
+    if others[None]:
+        sentence += f"; not sure: {', '.join(others[None])}"
     return Conclusion(
         finding=f"Relative error of the output, random inputs, no training: {sentence}.",
         agrees=together(verdicts),
     )
+
+
+def _in_order(seeds: Mapping[int, float]) -> list[float]:
+    return [seeds[seed] for seed in sorted(seeds)]
+
+
+def _surely_above(one: Sequence[float], other: Sequence[float]) -> bool | None:
+    return surely_positive([a - b for a, b in zip(one, other, strict=True)])
+
+
+def _percent(values: Iterable[float]) -> str:
+    return f"{100 * fmean(values):.0f} %"
 
 
 ANALYSIS = Analysis(
@@ -295,7 +273,8 @@ ANALYSIS = Analysis(
     claim=(
         "Errors fall with the budget (Performer, figure 4); they rise with the size of the logits."
     ),
-    revision=2,
+    paper_scale="random inputs: 4,096 tokens, heads of 16 channels, 15 draws",
+    revision=3,
     variants=tuple(APPROXIMATIONS),
     run=run,
     conclude=conclude,

@@ -5,7 +5,9 @@ gives collinear queries the same row: they are confused. Counting pairs that coi
 tolerance; here is the whole sweep, never one of them. A pair counts if its rows differ by less than
 the tolerance in the sum of absolute differences, while its queries differ by more than 5 %. Local
 branches are left out: a depthwise convolution gives every row other entries, whatever the attention
-does, and no two rows of a layer that has one could ever coincide.
+does, and no two rows of a layer that has one could ever coincide. Mechanisms that have one are also
+trained without it, as the paper's networks of that section are. Scaling all queries of a layer by
+one factor is the same question on the line: what does not see it gives collinear queries one row.
 
 Han et al., "Bridging the Divide: Reconsidering Softmax and Linear Attention", NeurIPS 2024,
 https://arxiv.org/abs/2412.06590, section 4.1 and figures 1 and 2. How the paper counts (tolerance,
@@ -13,8 +15,9 @@ layers, class token) is not stated; here all layers, heads and seeds are pooled,
 token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import cast
 
 import torch
@@ -34,22 +37,30 @@ from bench.analysis import (
 )
 from bench.attention_matrix import (
     Given,
+    any_matrix,
     matrix,
     seen,
     without_local_branch,
     without_local_options,
 )
+from bench.mechanism import Mechanism, by_mechanism, mechanisms
 from bench.report import Curves, Line, Quantity
 
 TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6)
 SCALES = (0.5, 1.0, 2.0, 4.0)
 IMAGES = 64
+INJECTIVE, LINEAR = ("softmax", "inline"), ("linear_relu", "linear_elu")
+EQUAL, SHARE = "equal pairs of six in the toy", "share of confused pairs"
+CHANGE = "change of rows"
+"""Names of quantities."""
 _DIFFERENT = 0.05
 """Queries count as different if they differ by more than this share of their norm."""
 _NO_EPSILON = 1e-300
 """Instead of what mechanisms add to a denominator: positive, and without effect."""
 _MATTERS = 1e-3
 """Shares of all pairs that differ by less decide nothing: a few pairs of millions."""
+_ROUNDING = 1e-5
+"""A row that changes by less does not see the length of its query: epsilon and rounding do so."""
 _EQUAL = 1e-12
 """Rows of the toy that differ by less are equal: rounding of float64 is a thousand times less."""
 
@@ -100,38 +111,45 @@ def run(study: Study) -> Findings:
     quantities: list[Quantity] = []
     sweeps: list[Line] = []
     scalings: list[Line] = []
-    shares: dict[str, list[float]] = {}
     for variant in study.variants:
         pairs = equal_pairs(toy(variant))
-        quantities.append(quantity(variant, "equal pairs of six in the toy", pairs))
-        counts, moved, pairs_seen = _trained(study, variant)
-        share = counts.double() / pairs_seen
-        shares[variant] = share.mean(0).tolist()
+        quantities.append(quantity(variant, EQUAL, pairs))
+    for mechanism in mechanisms(study.variants):
+        variant = mechanism.variant
+        of_images: list[Tensor] = []
+        changes: list[list[float]] = []
+        for seed in study.seeds:
+            counts, moved, pairs = _trained(study, mechanism, seed)
+            of_images.append(counts.double() / pairs)
+            changes.append(moved.tolist())
+            quantities += _counted(mechanism, counts.double(), pairs, seed)
+            quantities += [
+                quantity(variant, CHANGE, change,
+                         mechanism.setting(f"queries times {scale:g}, seed {seed}"))
+                for scale, change in zip(SCALES, changes[-1], strict=True)
+            ]  # fmt: skip
+        share = torch.cat(of_images)
         sweeps.append(
             Line(
                 variant=variant,
-                label=load(variant).title,
+                label=mechanism.label,
                 x=TOLERANCES,
-                y=tuple(shares[variant]),
+                y=tuple(share.mean(0).tolist()),
                 low=tuple(share.quantile(0.05, 0).tolist()),
                 high=tuple(share.quantile(0.95, 0).tolist()),
             )
         )
+        others = [place for place, scale in enumerate(SCALES) if scale != 1]
+        columns = [[of_seed[place] for of_seed in changes] for place in others]
+        several = len(changes) > 1
         scalings.append(
-            Line(variant=variant, label=load(variant).title, x=SCALES, y=tuple(moved.tolist()))
-        )
-        for place, tolerance in enumerate(TOLERANCES):
-            setting = f"tolerance {tolerance:g}"
-            median, high = counts[:, place].double().quantile(torch.tensor([0.5, 0.95]).double())
-            quantities += [
-                quantity(variant, "confused pairs an image, median", float(median), setting),
-                quantity(variant, "confused pairs an image, 95 %", float(high), setting),
-                quantity(variant, "share of confused pairs", shares[variant][place], setting),
-            ]
-        quantities += [
-            quantity(variant, "change of rows", change, f"queries times {scale:g}")
-            for scale, change in zip(SCALES, moved.tolist(), strict=True)
-        ]
+            Line(
+                variant=variant, label=mechanism.label, x=tuple(SCALES[n] for n in others),
+                y=tuple(map(fmean, columns)),
+                low=tuple(map(min, columns)) if several else None,
+                high=tuple(map(max, columns)) if several else None,
+            )
+        )  # fmt: skip
     return Findings(
         quantities=tuple(quantities),
         figures=(
@@ -149,36 +167,50 @@ def run(study: Study) -> Findings:
                 x="factor of the queries",
                 y="mean sum of absolute differences to the rows at factor 1",
                 log_x=True,
+                log_y=True,
                 lines=tuple(scalings),
             ),
         ),
     )
 
 
-def _trained(study: Study, variant: str) -> tuple[Tensor, Tensor, int]:
-    """Return counts [seeds x images, tolerances], mean changes [scales], and pairs an image."""
+def _counted(mechanism: Mechanism, counts: Tensor, pairs: int, seed: int) -> Iterator[Quantity]:
+    """Yield what one seed's counts [images, tolerances] come to."""
+    for place, tolerance in enumerate(TOLERANCES):
+        setting = mechanism.setting(f"tolerance {tolerance:g}, seed {seed}")
+        column = counts[:, place]
+        median, high = column.quantile(torch.tensor([0.5, 0.95]).double())
+        for name, value in (
+            ("confused pairs an image, median", median),
+            ("confused pairs an image, 95 %", high),
+            (SHARE, column.mean() / pairs),
+        ):
+            yield quantity(mechanism.variant, name, float(value), setting)
+
+
+def _trained(study: Study, mechanism: Mechanism, seed: int) -> tuple[Tensor, Tensor, int]:
+    """Return counts [images, tolerances], mean changes [scales], and pairs an image."""
     counts: list[Tensor] = []
     moved: list[Tensor] = []
-    pairs = 0
-    for seed in study.seeds:
-        learned = study.trained(variant, seed)
-        inputs = learned.data.test.inputs[:IMAGES].to(study.device)
-        layers = seen(learned.network, inputs)
-        options = load(variant).options
-        mixes = [
-            without_local_branch(variant, options, layer.shape, layer.of(0).mix) for layer in layers
-        ]
-        for item in range(len(inputs)):
-            count = torch.zeros(len(TOLERANCES), dtype=torch.int64)
-            pairs = 0
-            for layer, bare in zip(layers, mixes, strict=True):
-                given = layer.of(item, bare)
-                rows = matrix(given)
-                for head, of_head in enumerate(rows):
-                    count += confused(of_head, given.q[0, head]).cpu()
-                    pairs += len(of_head) * (len(of_head) - 1) // 2
-                moved.append(_changes(given, rows))
-            counts.append(count)
+    variant, pairs = mechanism.variant, 0
+    learned = study.trained(variant, seed, dict(mechanism.changed))
+    inputs = learned.data.test.inputs[:IMAGES].to(study.device)
+    layers = seen(learned.network, inputs)
+    mixes = [
+        without_local_branch(variant, mechanism.options, layer.shape, layer.of(0).mix)
+        for layer in layers
+    ]
+    for item in range(len(inputs)):
+        count = torch.zeros(len(TOLERANCES), dtype=torch.int64)
+        pairs = 0
+        for layer, bare in zip(layers, mixes, strict=True):
+            given = layer.of(item, bare)
+            rows = any_matrix(given)
+            for head, of_head in enumerate(rows):
+                count += confused(of_head, given.q[0, head]).cpu()
+                pairs += len(of_head) * (len(of_head) - 1) // 2
+            moved.append(_changes(given, rows))
+        counts.append(count)
     return torch.stack(counts), torch.stack(moved).mean(0), pairs
 
 
@@ -186,45 +218,74 @@ def _changes(given: Given, rows: Tensor) -> Tensor:
     """Mean sum of absolute differences of the rows when the queries are scaled."""
     found: list[Tensor] = []
     for scale in SCALES:
-        scaled = matrix(replace(given, q=given.q * scale)) if scale != 1 else rows
+        scaled = any_matrix(replace(given, q=given.q * scale)) if scale != 1 else rows
         found.append((scaled - rows).abs().sum(-1).mean().cpu())
     return torch.stack(found)
 
 
 def conclude(quantities: Sequence[Quantity]) -> Conclusion:
-    """Compare linear with injective mechanisms at every tolerance, and look at the toy."""
-    shares = by_setting(quantities, "share of confused pairs")
-    toys = {v: of[""] for v, of in by_setting(quantities, "equal pairs of six in the toy").items()}
+    """Compare linear with injective mechanisms: every tolerance, the toy, and scaled queries."""
+    shares = by_mechanism(quantities, SHARE)
+    toys = {v: of[""] for v, of in by_setting(quantities, EQUAL).items()}
     place = "tolerance 0.001"
     listed = ", ".join(
-        f"{title(v)} {100 * of[place]:.2g} %"
-        for v, of in sorted(shares.items(), key=lambda item: -item[1][place])
+        f"{m.label} {_percent(of[place].values())}"
+        for m, of in sorted(shares.items(), key=lambda item: -fmean(item[1][place].values()))
     )
     sentence = (
         "Share of pairs of different queries that get the same attention (rows within 1e-3): "
         f"{listed}"
     )
-    injective = [name for name in ("softmax", "inline") if name in shares]
+    injective = [m for m in shares if m.variant in INJECTIVE]
     verdicts: list[bool | None] = []
-    for name in ("linear_relu", "linear_elu"):
-        if name not in shares or not injective:
+    for linear in (m for m in shares if m.variant in LINEAR):
+        if not injective:
             continue
-        most = {s: max(shares[other][s] for other in injective) for s in shares[name]}
-        above = [s for s, value in shares[name].items() if value > most[s] + _MATTERS]
-        below = [s for s, value in shares[name].items() if value < most[s] - _MATTERS]
-        verdicts.append(not below if above or below else None)
-        words = " and ".join(title(other) for other in injective)
-        fewer = f" and fewer at {len(below)}" if below else ""
+        signs = [_apart(shares, linear, injective, setting) for setting in shares[linear]]
+        more, fewer = signs.count(1), signs.count(-1)
+        # seeds that disagree at some tolerance do not decide
+        verdicts.append(True if more == len(signs) else False if fewer and not more else None)
+        but = f" and fewer at {fewer}" if fewer else ""
         sentence += (
-            f"; {title(name)} confuses more than {words} at {len(above)} of {len(most)} "
-            f"tolerances{fewer}, by at least {100 * _MATTERS:g} % of all pairs"
+            f"; {linear.label} confuses more than every injective one at {more} of {len(signs)} "
+            f"tolerances{but}, in every seed and by at least {100 * _MATTERS:g} % of all pairs"
         )
     if toys:
         equal = " and ".join(f"{title(v)} ({of:.0f} of 6)" for v, of in toys.items() if of)
         sentence += f"; collinear queries of the toy get equal rows from {equal or 'none'}"
-        if "linear_relu" in toys and injective:
-            verdicts.append(toys["linear_relu"] > max(toys[other] for other in injective))
+        others = [toys[v] for v in INJECTIVE if v in toys]
+        if "linear_relu" in toys and others:
+            verdicts.append(toys["linear_relu"] > max(others))
+    scaled = by_mechanism(quantities, CHANGE)
+    doubled = {m: fmean(of["queries times 2"].values()) for m, of in scaled.items()}
+    if doubled:
+        words = ", ".join(f"{m.label} {value:.1g}" for m, value in doubled.items())
+        sentence += f"; queries twice as long change a row by {words}"
+        verdicts += [value > _ROUNDING for m, value in doubled.items() if m in injective]
+        verdicts += [v < _ROUNDING for m, v in doubled.items() if m.variant == "linear_relu"]
     return Conclusion(finding=f"{sentence}.", agrees=together(verdicts))
+
+
+def _percent(shares: Collection[float]) -> str:
+    """Mean and range over the seeds."""
+    ends = f"{100 * min(shares):.2g} to {100 * max(shares):.2g} by seed"
+    return f"{100 * fmean(shares):.2g} %" + (f" ({ends})" if max(shares) else "")
+
+
+def _apart(
+    shares: dict[Mechanism, dict[str, dict[int, float]]],
+    linear: Mechanism,
+    injective: Sequence[Mechanism],
+    setting: str,
+) -> int:
+    """1 if `linear` confuses more pairs than every injective one in every seed, -1 if fewer."""
+    gaps = [
+        share - max(shares[other][setting][seed] for other in injective)
+        for seed, share in shares[linear][setting].items()
+    ]
+    if min(gaps) > _MATTERS:
+        return 1
+    return -1 if max(gaps) < -_MATTERS else 0
 
 
 ANALYSIS = Analysis(
@@ -235,7 +296,8 @@ ANALYSIS = Analysis(
         "Linear attention confuses many queries, softmax and InLine attention hardly any (InLine, "
         "section 4.1 and figure 2)."
     ),
-    revision=2,
+    paper_scale="DeiT-T on ImageNet-1K: 12 layers, 196 tokens, a class token",
+    revision=3,
     variants=("softmax", "inline", "linear_relu", "linear_elu"),
     run=run,
     conclude=conclude,

@@ -19,8 +19,8 @@ SMALL_WIDTH, SMALL_HEIGHT = 160.0, 110.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 10.0, 8.0, 40.0
 _MOST_TICKS = 6
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_BESIDE = 7.0
-"""Between the points of several lines at one name."""
+_BESIDE, _APART = 7.0, 2.5
+"""Between the points of several lines: at one name, and where upright intervals would coincide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,9 +144,11 @@ def chart(
     def place(at: float, value: float) -> tuple[float, float]:
         return left + across * x.share(at), _TOP + up * (1 - y.share(value))
 
+    bounded = not small and sum(bool(one.ends) for one in lines) > 1
+    step = _BESIDE if x.names is not None else _APART if bounded else 0.0
     drawn: list[ChartLine] = []
     for number, one in enumerate(lines):
-        shift = _BESIDE * (number - (len(lines) - 1) / 2) if x.names is not None else 0.0
+        shift = step * (number - (len(lines) - 1) / 2)
         places = [place(*point) for point in one.points]
         places = [(px + shift, py) for px, py in places]
         bars = [

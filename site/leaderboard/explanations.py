@@ -1,5 +1,6 @@
 """Reports of analyses as blocks: finding beside claim, and figures that need no script."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -39,7 +40,8 @@ DISAGREES = Verdict(
 )
 CANNOT_TELL = Verdict(
     word="cannot tell",
-    sentence="Our small-scale result cannot tell whether the paper is right.",
+    sentence="Our small-scale result speaks nowhere against the paper, but cannot tell about every "
+    "part of the claim.",
     badge=Badge("cannot tell", "warning", "The numbers do not decide every part of the claim."),
 )
 NO_CLAIM = Verdict(
@@ -77,7 +79,7 @@ def stale(view: View, report: AnalysisReport, entry: AnalysisEntry | None) -> tu
 def networks_in_words(view: View, report: AnalysisReport) -> str:
     """Say which trained networks were looked into."""
     if not report.networks:
-        return "None: the mathematics alone, on made-up inputs."
+        return "No trained networks: the mathematics alone, on made-up inputs."
     tasks = {
         n.task: view.tasks[n.task].title if n.task in view.tasks else n.task
         for n in report.networks
@@ -113,9 +115,9 @@ def _key(figure: Curves) -> tuple[tuple[str | None, str], ...]:
 
 
 def _repeats(figure: Curves) -> bool:
-    """Several lines of several variants: each variant gets a chart of its own."""
-    variants = [line.variant for line in figure.lines]
-    return 1 < len(set(variants)) < len(variants)
+    """Several lines of each of several variants: every variant gets a chart of its own."""
+    counts = Counter(line.variant for line in figure.lines)
+    return len(counts) > 1 and min(counts.values()) > 1
 
 
 def _group(view: View, id_: str, group: Sequence[Curves]) -> Charts:
@@ -228,7 +230,7 @@ def _gallery(view: View, name: str, pictures: Sequence[Picture]) -> Gallery:
         title="Weights of one query as pictures",
         note=(
             "The square with a frame is the query. A square is as strong as its weight against the "
-            "largest of its picture; negative weights have the other colour."
+            "largest of its picture; negative weights have the other colour and a minus sign."
         ),
         rows=tuple(
             TileRow(

@@ -49,6 +49,14 @@ class Muted:
 
 
 @dataclass(frozen=True, slots=True)
+class Clauses:
+    """Parts of a long sentence, one under the other."""
+
+    kind: ClassVar[str] = "clauses"
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Badge:
     """One word about a row that must not be overlooked."""
 
@@ -111,7 +119,8 @@ class Ticks:
 
 
 Piece = (
-    str | Link | External | Code | Strong | Muted | Badge | VariantName | Strip | State | Ticks
+    str | Link | External | Code | Strong | Muted | Clauses | Badge | VariantName | Strip | State
+    | Ticks
 )  # fmt: skip
 Inline = tuple[Piece, ...]
 

@@ -124,6 +124,28 @@ def test_the_finding_of_the_report_is_the_sentence_of_the_page(shown: View) -> N
     )
 
 
+def test_clauses_of_a_finding_stand_one_under_the_other(shown: View) -> None:
+    page = why_page(with_report(shown, finding="Local 3; random 4; other 5."))
+    assert "<span>Local 3;</span> <span>random 4;</span> <span>other 5.</span>" in page
+    assert "<span>Masking" not in why_page(shown)
+
+
+def test_the_page_says_what_the_paper_looked_at(shown: View) -> None:
+    assert "The paper: many tokens" not in why_page(shown)
+    entry = replace(ENTRY, paper_scale="many tokens")
+    page = why_page(replace(shown, table=replace(shown.table, questions=(entry,))))
+    assert "The paper: many tokens;" in page
+    assert "here: 1 network trained on" in page
+
+
+def test_negative_weights_are_told_without_colour(shown: View) -> None:
+    assert why_page(shown).count('class="minus"') == 1
+    (report,) = shown.table.analyses
+    picture = Picture(title="layer 1", variant="inline", rows=((0.5, 0.25),), marked=(0, 0))
+    assert 'class="minus"' not in why_page(with_report(shown, figures=(picture,)))
+    assert report.figures != (picture,)
+
+
 def test_a_report_of_another_state_is_stale(shown: View) -> None:
     (report,) = shown.table.analyses
     assert stale(shown, report, ENTRY) == ()
@@ -191,6 +213,35 @@ def test_more_is_higher_and_places_are_inside() -> None:
         assert all(drawn.top <= y <= drawn.bottom for y in ys)
         assert 2 <= len(drawn.y_ticks) <= 7
         assert all(drawn.left <= x <= drawn.right for x, _ in drawn.x_ticks)
+
+
+def test_intervals_at_one_place_stand_beside_each_other() -> None:
+    look = marks(["softmax"])["softmax"]
+
+    def places(*ends: tuple[tuple[float, float], ...]) -> list[float]:
+        drawn = charts.chart(
+            title="", description="", x=charts.scale("x", [0.0, 1.0]),
+            y=charts.scale("y", [0.0, 1.0]),
+            lines=[charts.Drawn(label="a", look=look, points=((0.5, 0.5),), ends=e) for e in ends],
+        )  # fmt: skip
+        return [line.dots[0][0] for line in drawn.lines]
+
+    bounded = ((0.4, 0.6),)
+    assert len(set(places(bounded, bounded, bounded))) == 3
+    assert len(set(places((), ()))) == 1
+    assert len(set(places(bounded, ()))) == 1
+
+
+def test_a_few_lines_of_one_variant_leave_all_in_one_chart(shown: View) -> None:
+    (report,) = shown.table.analyses
+    masking = report.figures[0]
+    assert isinstance(masking, Curves)
+    few = replace(masking, lines=(*masking.lines[:1], *masking.lines[2:]))
+    for figure, charts_drawn in ((masking, 2), (few, 1)):
+        changed = with_report(shown, figures=(figure,))
+        document = next(d for d in why.PAGE.documents(changed) if d.path == "why.html")
+        (drawn,) = (b for b in within(document.blocks) if isinstance(b, Charts))
+        assert len(drawn.charts) == charts_drawn
 
 
 def test_a_zero_on_a_logarithmic_axis_is_at_its_end() -> None:

@@ -11,9 +11,11 @@ from pydantic import ValidationError
 from torch import nn
 
 from attention_impls import load
+from attention_impls.parts.newton import newton_inverse
 from attention_impls.registry import UnknownName
 from attention_impls.shapes import AttentionShape, Grid
 from attention_impls.vit import VisionTransformer
+from bench import altered, landmark_matrices, masking
 from bench import analysis as analyses
 from bench.analyses import (
     ablations,
@@ -22,7 +24,9 @@ from bench.analyses import (
     injectivity,
     locality,
     rank,
+    sharpening,
     soft_inverse,
+    soft_landmarks,
 )
 from bench.analysis import Findings, Look, Study, analysis, analysis_names
 from bench.attention_matrix import (
@@ -34,6 +38,7 @@ from bench.attention_matrix import (
     without_local_branch,
 )
 from bench.dataset import Data, Split
+from bench.mechanism import Mechanism, by_mechanism, mechanisms
 from bench.model import to_json
 from bench.recipe import Recipe
 from bench.report import (
@@ -111,7 +116,7 @@ def test_a_local_branch_is_seen_and_can_be_left_out() -> None:
     bare = without_local_branch("inline", load("inline").options, SHAPE, one.mix)
     with_branch, without = matrix(one), matrix(replace(one, mix=bare))
     difference = (with_branch - without).abs() > 1e-12
-    near = locality.neighbourhood(GRID, 3)
+    near = masking.neighbourhood(GRID, 3)
     assert difference.any()
     assert not difference[:, ~near].any()
 
@@ -144,14 +149,14 @@ def test_only_different_queries_with_equal_rows_are_confused() -> None:
 
 
 def test_neighbourhoods_are_cut_at_the_border() -> None:
-    near = locality.neighbourhood(GRID, 3)
+    near = masking.neighbourhood(GRID, 3)
     assert near.sum(1).tolist() == [4, 6, 6, 4, 6, 9, 9, 6, 6, 9, 9, 6, 4, 6, 6, 4]
     assert torch.equal(near, near.T)
 
 
 def test_random_tokens_are_as_many_and_others() -> None:
-    near = locality.neighbourhood(GRID, 3)
-    drawn = locality.random_tokens(GRID, near.sum(1))
+    near = masking.neighbourhood(GRID, 3)
+    drawn = masking.random_tokens(GRID, near.sum(1))
     assert torch.equal(drawn.sum(1), near.sum(1))
     assert not torch.equal(drawn, near)
 
@@ -165,7 +170,7 @@ def test_masked_weights_are_those_of_the_mechanism_on_fewer_keys(variant: str) -
     removed = torch.ones(16, 16, dtype=torch.bool)
     removed[:, kept] = False
     weights = matrix(replace(one, mix=mix))
-    found = locality.masked(weights, removed, load(variant).traits)
+    found = masking.masked(weights, removed, load(variant).traits)
     q, k, v = (t[:, :, kept] for t in (one.q, one.k, one.v))
     fewer = mix(q, k, v, one.x[:, kept], Grid(1, 6))[0]
     answer = (found @ one.v[0])[:, kept]
@@ -195,9 +200,42 @@ def test_the_rank_of_a_mechanism_is_bounded_by_its_channels(variant: str, most: 
     assert found.tolist() == [most, most]
 
 
-def test_sharpening_brings_near_pairs_nearer_than_far_ones() -> None:
-    plain, sharp = rank.sharpened(1.0), rank.sharpened(4.0)
-    assert plain[0] - plain[1] < sharp[0] - sharp[1]
+def test_fewer_singular_values_are_above_a_larger_tolerance() -> None:
+    values = torch.tensor([1.0, 1e-2, 1e-5, 1e-11], dtype=torch.float64)
+    counts = [int(rank.numerical_rank(values.diag()[None], t)) for t in rank.TOLERANCES]
+    assert counts == [4, 3, 3, 2, 2, 1, 1]
+
+
+# The focused map ----------------------------------------------------------------------------------
+
+
+def test_powers_bring_pairs_with_one_largest_channel_together_and_part_others() -> None:
+    x = torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    y = torch.tensor([[3.0, 1.0, 2.0], [2.0, 3.0, 1.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
+    of = torch.stack([sharpening.cosines(x, y, power) for power in sharpening.POWERS])
+    torch.testing.assert_close(of[0], torch.cosine_similarity(x, y))
+    assert float(of[-1, 0]) > 0.999 > float(of[0, 0])
+    assert float(of[-1, 1]) < 0.01 < float(of[0, 1])
+    assert of[:, 2].tolist() == [0.0] * len(sharpening.POWERS)
+    huge = sharpening.cosines(x[:1] * 1e30, y[:1] * 1e30, 32)
+    torch.testing.assert_close(huge, of[-1, :1])
+
+
+def test_the_features_are_those_of_the_mechanism() -> None:
+    """Raised to its power and scaled to their norm they give its matrix."""
+    one = given("focused_linear")
+    q, k = sharpening._features(one)
+    tokens = GRID.tokens
+    q, k = q[::tokens], k[:tokens]
+    power = one.mix.power
+    sharp_q, sharp_k = (
+        (x**power * (x.norm(dim=1) / (x**power).norm(dim=1))[:, None]).unflatten(1, (2, -1))
+        for x in (q, k)
+    )
+    scores = torch.einsum("nhd,mhd->hnm", sharp_q, sharp_k)
+    wanted = scores / (scores.sum(-1, keepdim=True) + tokens * 1e-6)
+    bare = without_local_branch("focused_linear", load("focused_linear").options, SHAPE, one.mix)
+    torch.testing.assert_close(matrix(replace(one, mix=bare)), wanted, rtol=1e-6, atol=1e-9)
 
 
 # SOFT ---------------------------------------------------------------------------------------------
@@ -206,25 +244,35 @@ def test_sharpening_brings_near_pairs_nearer_than_far_ones() -> None:
 @pytest.mark.parametrize("variant", ["soft", "soft_norm"])
 def test_the_start_is_that_of_the_variant(variant: str) -> None:
     """One iterate from our start is what the variant's own inverse returns after one step."""
-    queries = soft_inverse.smooth_field(Grid(6, 6))
-    marks = soft_inverse.landmarks(queries, Grid(6, 6), 9, "average_pool")
-    between = soft_inverse.gaussian_affinities(marks, marks, 1.0)
+    queries = landmark_matrices.smooth_field(Grid(6, 6))
+    marks = landmark_matrices.landmarks(queries, Grid(6, 6), 9, "average_pool")
+    between = landmark_matrices.gaussian_affinities(marks, marks, 1.0)
     spec = load(variant)
     options = replace(spec.options, newton_steps=1)
     layer = spec.build(AttentionShape(1, Grid(6, 6), 4, 32), options).double()
     ridge = options.ridge
-    start = soft_inverse.started(variant, between, ridge)
-    found = soft_inverse.newton_inverse(soft_inverse.ridged(between, ridge), start, 1)
+    start = landmark_matrices.started(variant, between, ridge)
+    found = newton_inverse(landmark_matrices.ridged(between, ridge), start, 1)
     if variant == "soft_norm":
         scale = between.sum(-1).rsqrt()
         found = scale[:, :, None] * found * scale[:, None, :]
     torch.testing.assert_close(found, layer.mix.inverse(between))
 
 
+def test_residuals_are_those_of_the_iteration() -> None:
+    a = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))[None]
+    found = soft_inverse.residuals(a, a / 9)
+    assert len(found) == soft_inverse.STEPS + 1
+    assert found[0] == pytest.approx(landmark_matrices.residual(a, a / 9))
+    later = landmark_matrices.residual(a, newton_inverse(a, a / 9, 3))
+    assert found[3] == pytest.approx(later)
+    assert found[-1] < 1e-12
+
+
 def test_the_residual_of_an_inverse_is_none_and_of_nothing_is_one() -> None:
     a = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))[None]
-    assert soft_inverse.residual(a, a.inverse()) < 1e-12
-    assert soft_inverse.residual(a, torch.zeros_like(a)) == pytest.approx(1.0)
+    assert landmark_matrices.residual(a, a.inverse()) < 1e-12
+    assert landmark_matrices.residual(a, torch.zeros_like(a)) == pytest.approx(1.0)
 
 
 # Fidelity -----------------------------------------------------------------------------------------
@@ -259,16 +307,16 @@ def test_logits_have_the_temperature_as_their_deviation() -> None:
 def test_windows_are_attention_on_each_part_alone() -> None:
     torch.manual_seed(0)
     layer = load("softmax").build(replace(SHAPE, grid=Grid(2, 2)))
-    windowed = ablations.Windowed(layer, 2)
+    inside = altered.Windowed(layer, 2)
     x = torch.randn(2, 16, 16)
     changed = x.clone()
     changed[:, 15] += 1
-    before, after = windowed(x, GRID), windowed(changed, GRID)
+    before, after = inside(x, GRID), inside(changed, GRID)
     moved = (before != after).any(2).any(0)
     assert moved.nonzero().flatten().tolist() == [10, 11, 14, 15]
     part = x[:, [10, 11, 14, 15]]
     torch.testing.assert_close(before[:, [10, 11, 14, 15]], layer(part, Grid(2, 2)))
-    assert ablations.windows(Grid(8, 8)) == (2, 4, 8)
+    assert altered.windows(Grid(8, 8)) == (4, 8)
 
 
 # Whole runs ---------------------------------------------------------------------------------------
@@ -295,8 +343,9 @@ def study(monkeypatch: pytest.MonkeyPatch) -> Study:
     monkeypatch.setattr(ablations, "task", lambda _: short)
     monkeypatch.setattr(fidelity, "SIDE", 6)
     monkeypatch.setattr(fidelity, "BUDGETS", (4, 8))
-    monkeypatch.setattr(soft_inverse, "FIT_STEPS", 2)
-    monkeypatch.setattr(soft_inverse, "SIDES", (9, 12))
+    monkeypatch.setattr(landmark_matrices, "FIT_STEPS", 2)
+    monkeypatch.setattr(soft_landmarks, "SIDES", (9, 12))
+    monkeypatch.setattr(soft_landmarks, "TRAINED_LANDMARKS", (9, 49))
     return Study(variants=(), note=lambda _: None)
 
 
@@ -417,58 +466,112 @@ def is_of(quantity: Quantity, name: str, *variants: str) -> bool:
 
 
 LINEAR = ("linear_relu", "linear_elu", "focused_linear")
-CONFUSED, EQUAL = "share of confused pairs", "equal pairs of six in the toy"
-LOCAL, RANDOM = "accuracy, local tokens masked", "accuracy, random tokens masked"
-MASS = "size of weights within 3 x 3"
 
 
-def injectivity_if(share: float, equal: float) -> Callable[[Quantity], float]:
+def injectivity_if(share: float, equal: float, moved: float = 0.0) -> Callable[[Quantity], float]:
     def of(q: Quantity) -> float:
-        if is_of(q, CONFUSED):
+        if is_of(q, injectivity.SHARE):
             return share if q.variant in LINEAR else 0.1
-        return equal if is_of(q, EQUAL, "linear_relu") else q.value
+        if is_of(q, injectivity.CHANGE, "linear_relu"):
+            return moved
+        return equal if is_of(q, injectivity.EQUAL, "linear_relu") else q.value
 
     return of
 
 
 def locality_if(local: float, random: float, mass: float) -> Callable[[Quantity], float]:
-    values = {LOCAL: local, RANDOM: random, MASS: mass}
-    return lambda q: values.get(q.name, q.value)
+    """Accuracies without a mask are 0.9."""
+
+    def of(q: Quantity) -> float:
+        values = {locality.MASKED["local"]: local, locality.MASKED["random"]: random,
+                  locality.SIZES: mass}  # fmt: skip
+        return 0.9 if "0.0 a query" in q.setting else values.get(q.name, q.value)
+
+    return of
 
 
-def rank_if(tokens: float, bare: float, whole: float) -> Callable[[Quantity], float]:
+def rank_if(
+    tokens: float, bare: float, whole: float, coarse: float | None = None
+) -> Callable[[Quantity], float]:
+    """Ranks of linear mechanisms without and with a branch; with it another at tolerance 0.1."""
+
     def of(q: Quantity) -> float:
         values = {"tokens": tokens, "channels of a head": 32.0}
-        if q.variant in LINEAR:
-            values |= {"rank": bare, "rank with the local branch": whole}
+        if q.variant in (*LINEAR, "inline"):
+            for name in (rank.RANK, rank.LARGEST):
+                values |= {name: bare, name + rank.LOCAL: whole}
+                if coarse is not None and "tolerance 0.1" in q.setting:
+                    values[name + rank.LOCAL] = coarse
         return values.get(q.name, q.value)
 
     return of
 
 
-def fidelity_if(first: float, last: float) -> Callable[[Quantity], float]:
+def sharpening_if(same: float, different: float, spread: float) -> Callable[[Quantity], float]:
+    """Cosines at the published power; all are 0.5 at power 1. Random vectors say the opposite."""
+
+    def of(q: Quantity) -> float:
+        published = f"power {sharpening.PUBLISHED}," in q.setting
+        if q.name not in sharpening.COSINE.values() or not published:
+            return 0.5
+        if q.setting.startswith(sharpening.RANDOM):
+            return 0.1 if q.name == sharpening.COSINE["same"] else 0.9
+        wobble = spread * (-1) ** int(q.setting[-1])
+        return (same if q.name == sharpening.COSINE["same"] else different) + wobble
+
+    return of
+
+
+def soft_if(fields: float, trained: float) -> Callable[[Quantity], float]:
+    """Steps of SOFT to every residual."""
+
+    def of(q: Quantity) -> float:
+        if not is_of(q, soft_inverse.NEEDED, "soft"):
+            return q.value
+        return trained if q.setting.startswith(soft_inverse.TRAINED) else fields
+
+    return of
+
+
+def landmarks_if(others: float, spread: float) -> Callable[[Quantity], float]:
+    """Accuracies of all cells but the default, which reaches 0.8, and their alternation."""
+
+    def of(q: Quantity) -> float:
+        if not is_of(q, soft_landmarks.ACCURACY):
+            return q.value
+        if q.setting.startswith(f"{soft_landmarks.DEFAULT} landmarks, conv"):
+            return 0.8
+        return others + spread * (-1) ** int(q.setting[-1])
+
+    return of
+
+
+def fidelity_if(first: float, last: float, spread: float = 0.0) -> Callable[[Quantity], float]:
     """Errors of every mechanism at the smallest and at every larger budget."""
 
     def of(q: Quantity) -> float:
-        if not is_of(q, "relative error of the output"):
+        if not is_of(q, fidelity.OUTPUT):
             return q.value
         if q.setting.startswith("budget"):
-            return first if q.setting == f"budget {fidelity.BUDGETS[0]}" else last
-        return 0.1 if q.setting == "temperature 0.25" else 0.5
+            smallest = q.setting.startswith(f"budget {fidelity.BUDGETS[0]},")
+            return (first if smallest else last) + spread * smallest * (-1) ** int(q.setting[-1])
+        return 0.1 if q.setting.startswith("temperature 0.25") else 0.5
 
     return of
 
 
 def ablation_if(injective: float, spread: float) -> Callable[[Quantity], float]:
-    """Accuracies of the injective cells and of all others, and how far seeds are apart."""
+    """Accuracies of the injective cells and of all others, and how they alternate over seeds."""
 
     def of(q: Quantity) -> float:
         ahead = injective - 0.5 if ablations.INJECTIVE in q.setting else 0.0
+        weight = float(ablations.INJECTIVE in q.setting)
         if ", window " in q.setting:
             side = int(q.setting.partition("window ")[2].partition(",")[0])
-            ahead = (injective - 0.5) * side / 8
+            ahead, weight = (injective - 0.5) * side / 8, side / 8
         local = ablations.LABELS[True] in q.setting
-        return 0.5 + ahead + 0.2 * local + spread * int(q.setting[-1])
+        wobble = spread * (-1) ** int(q.setting[-1]) * (weight + local)
+        return 0.5 + ahead + 0.2 * local + wobble
 
     return of
 
@@ -479,6 +582,7 @@ def ablation_if(injective: float, spread: float) -> Callable[[Quantity], float]:
         ("injectivity", injectivity_if(0.5, 6), True),
         ("injectivity", injectivity_if(0.01, 6), False),
         ("injectivity", injectivity_if(0.5, 0), False),
+        ("injectivity", injectivity_if(0.5, 6, 0.1), False),
         ("injectivity", injectivity_if(0.1, 6), None),
         ("injectivity", injectivity_if(0.0999, 6), None),
         ("locality", locality_if(0.2, 0.8, 0.9), True),
@@ -488,11 +592,22 @@ def ablation_if(injective: float, spread: float) -> Callable[[Quantity], float]:
         ("rank", rank_if(49, 32, 49), True),
         ("rank", rank_if(49, 40, 49), False),
         ("rank", rank_if(49, 32, 32), False),
+        ("rank", rank_if(49, 32, 49, 32), None),
         ("rank", rank_if(16, 16, 16), None),
-        ("soft_inverse", lambda q: 1e-6 if q.name.startswith("residual after") else q.value, True),
-        ("soft_inverse", lambda q: 0.5 if q.name.startswith("residual after") else q.value, False),
+        ("sharpening", sharpening_if(0.6, 0.1, 0.0), True),
+        ("sharpening", sharpening_if(0.4, 0.1, 0.0), False),
+        ("sharpening", sharpening_if(0.6, 0.9, 0.0), False),
+        ("sharpening", sharpening_if(0.55, 0.1, 0.2), None),
+        ("soft_inverse", soft_if(20, 20), True),
+        ("soft_inverse", soft_if(20, 21), False),
+        ("soft_inverse", soft_if(21, 20), False),
+        ("soft_inverse", lambda q: 21 if "residual 0.001," in q.setting else 9, None),
+        ("soft_landmarks", landmarks_if(0.81, 0.001), True),
+        ("soft_landmarks", landmarks_if(0.75, 0.001), False),
+        ("soft_landmarks", landmarks_if(0.8, 0.05), None),
         ("fidelity", fidelity_if(0.9, 0.3), True),
         ("fidelity", fidelity_if(0.3, 0.9), False),
+        ("fidelity", fidelity_if(0.31, 0.3, 0.2), None),
         ("ablations", ablation_if(0.6, 0.001), True),
         ("ablations", ablation_if(0.4, 0.001), False),
         ("ablations", ablation_if(0.6, 0.2), None),
@@ -529,7 +644,7 @@ def cells(**of: list[float | None]) -> tuple[Quantity, ...]:
             setting=f"{ablations.LABELS[local]}, window {side}, seed {seed}",
         )
         for local in (True, False)
-        for side in (2, 4)
+        for side in (4, 8)
         for seed in range(3)
     )  # fmt: skip
 
@@ -558,7 +673,7 @@ def test_linear_attention_takes_every_feature_map() -> None:
     """With relu it is the tree's own variant; with the identity its rows can sum to nothing."""
     x = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(0))
     answers = {}
-    others = {name: ablations.linear_with(name) for name in ablations.FEATURE_MAPS}
+    others = {name: altered.linear_with(name) for name in ablations.FEATURE_MAPS}
     for name, spec in {"own": load("linear_relu"), **others}.items():
         torch.manual_seed(0)
         answers[name] = spec.build(SHAPE)(x, GRID)
@@ -585,6 +700,35 @@ def test_a_diverged_cell_is_kept_and_the_others_go_on(
     ]  # fmt: skip
 
 
+def test_differences_of_seeds_are_sure_only_beyond_their_interval() -> None:
+    sure = analyses.surely_positive
+    assert sure([0.1, 0.11, 0.12]) is True
+    assert sure([-0.1, -0.11, -0.12]) is False
+    assert sure([0.1, -0.1, 0.2]) is None
+    assert sure([0.1, 0.1]) is None
+    assert sure([0.0, 0.0, 0.0]) is None
+    mean, half = analyses.mean_gap([1.0, 2.0, 3.0]) or (0.0, 0.0)
+    assert mean == pytest.approx(2.0)
+    assert half == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
+
+
+def test_what_has_a_local_branch_is_also_looked_at_without_one() -> None:
+    found = list(mechanisms(("softmax", "inline", "focused_linear")))
+    assert [(m.variant, m.has_branch) for m in found] == [
+        ("softmax", False), ("inline", True), ("inline", False), ("focused_linear", True),
+        ("focused_linear", False),
+    ]  # fmt: skip
+    assert dict(found[2].changed) == {"local_residual": False}
+    written = [Quantity(variant=m.variant, name="n", setting=m.setting("layer 1, seed 3"), value=n)
+               for n, m in enumerate(found)]  # fmt: skip
+    assert by_mechanism(written, "n") == {
+        m: {"layer 1": {3: float(n)}} for n, m in enumerate(found)
+    }
+    wrong = replace(written[2], variant="softmax")
+    with pytest.raises(ValueError, match="softmax has no local branch"):
+        by_mechanism([wrong], "n")
+
+
 def test_confusion_does_not_hide_behind_a_local_branch(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -595,11 +739,12 @@ def test_confusion_does_not_hide_behind_a_local_branch(
     few = replace(learned, data=replace(learned.data, test=Split(
         learned.data.test.inputs[:2], learned.data.test.labels[:2])))  # fmt: skip
     study._learned = dict.fromkeys(study._learned, few)
-    assert int(injectivity._trained(study, "inline")[0][:, -1].max()) == 0
+    inline_as_it_is = Mechanism("inline")
+    assert int(injectivity._trained(study, inline_as_it_is, 0)[0][:, -1].max()) == 0
     monkeypatch.setattr(
         inline, "centred_product", lambda q, k, v: v.mean(2, keepdim=True).expand_as(v).clone()
     )
-    counts, _, pairs = injectivity._trained(study, "inline")
+    counts, _, pairs = injectivity._trained(study, inline_as_it_is, 0)
     assert int(counts[:, -1].min()) > 0.5 * pairs
 
 

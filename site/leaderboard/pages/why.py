@@ -20,7 +20,7 @@ from leaderboard.contexts import slug
 from leaderboard.explanations import figures, networks_in_words, stale, verdict
 from leaderboard.format import MISSING, count_of, day, measure, percent, significant
 from leaderboard.page import Page
-from leaderboard.pieces import Code, Inline, Link, Strong, VariantName, prose
+from leaderboard.pieces import Clauses, Code, Inline, Link, Strong, VariantName, prose
 from leaderboard.results import View
 from leaderboard.tables import Cell, Head, Matrix, Row, Table
 
@@ -31,7 +31,8 @@ _LEAD = (
     "says where the claim ends, not that it is wrong."
 )
 _FIRST = (
-    "injectivity", "locality", "rank", "soft_inverse", "ablations", "fidelity", "attention_maps",
+    "injectivity", "locality", "rank", "sharpening", "ablations", "soft_inverse", "soft_landmarks",
+    "fidelity", "attention_maps",
 )  # fmt: skip
 """Those that belong together, in the order in which they are told; any others follow by name."""
 
@@ -162,22 +163,36 @@ def _shown(view: View, report: AnalysisReport, entry: AnalysisEntry | None) -> I
     reasons = stale(view, report, entry)
     if reasons:
         yield Notice((Strong("Stale. "), " ".join(reasons)), "warning")
-    yield _comparison(report)
+    yield _comparison(view, report, entry)
     yield from figures(view, report)
-    words = f"{networks_in_words(view, report)} "
     yield Paragraph(
-        (words, Link("All numbers, networks, and how to repeat it", _address(report))), "small"
+        (Link("All numbers, networks, and how to repeat it", _address(report)),), "small"
     )
 
 
-def _comparison(report: AnalysisReport) -> Facts:
-    """The paper's claim beside what came out."""
+def _comparison(view: View, report: AnalysisReport, entry: AnalysisEntry | None) -> Facts:
+    """The paper's claim beside what came out, and what both looked at."""
     found = verdict(report)
-    pairs: list[tuple[str, Inline]] = [("Here", prose(report.finding))]
+    pairs: list[tuple[str, Inline]] = []
     if report.claim:
-        pairs.insert(0, ("The paper", prose(report.claim)))
+        pairs.append(("The paper", prose(report.claim)))
+    pairs.append(("Here", _clauses(report.finding)))
+    looked = networks_in_words(view, report)
+    if entry is not None and entry.paper_scale:
+        here = f"here: {looked[0].lower()}{looked[1:]}"
+        pairs.append(("Looked at", (Clauses((f"The paper: {entry.paper_scale};", here)),)))
+    else:
+        pairs.append(("Looked at", (looked,)))
     pairs.append(("So", (found.badge, f" {found.sentence}")))
     return Facts(tuple(pairs), wide=True)
+
+
+def _clauses(sentence: str) -> Inline:
+    """A sentence of several clauses as lines: nobody reads ten numbers in one."""
+    parts = sentence.split("; ")
+    if len(parts) == 1:
+        return (sentence,)
+    return (Clauses((*(f"{part};" for part in parts[:-1]), parts[-1])),)
 
 
 def _document(view: View, report: AnalysisReport, entry: AnalysisEntry | None) -> Document:
@@ -188,7 +203,7 @@ def _document(view: View, report: AnalysisReport, entry: AnalysisEntry | None) -
     reasons = stale(view, report, entry)
     if reasons:
         blocks.append(Notice((Strong("Stale. "), " ".join(reasons)), "warning"))
-    blocks.append(_comparison(report))
+    blocks.append(_comparison(view, report, entry))
     blocks.append(Paragraph((Link("The figures, and all other analyses", "why.html"),), "small"))
     blocks.append(Section("made", "How it was made", tuple(_made(view, report, entry))))
     if report.networks:
