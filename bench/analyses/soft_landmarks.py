@@ -218,7 +218,7 @@ def conclude(quantities: Sequence[Quantity]) -> Conclusion:
         words: list[str] = []
         for setting, of in cells.items():
             verdicts.append(_alike(of_seeds[own], of))
-            mark = {True: "alike", False: "told apart", None: "neither"}[verdicts[-1]]
+            mark = {True: "alike", False: "told apart", None: "not sure"}[verdicts[-1]]
             words.append(f"{setting} {100 * fmean(of.values()):.1f} % ({mark})")
         sentence = (
             f"Networks with {own} reach {100 * fmean(of_seeds[own].values()):.1f} %, with "
