@@ -92,7 +92,7 @@ CONTROLS: dict[str, tuple[tuple[str, str], set[str]]] = {
     "a buffer counts the calls": (
         in_constructor("self.register_buffer('calls', torch.zeros(()))",
                        "self.register_forward_pre_hook(lambda m, _: m.calls.add_(1) is m or None)"),
-        {"inputs_are_not_mutated"}),
+        {"inputs_are_not_mutated", "copies_are_the_same_function"}),
     "keys get no gradient": (
         (START_OF_MIX, START_OF_MIX + "        keys = keys.detach()\n"), {"gradients_are_right"}),
     "a parameter plays no part": (
@@ -112,8 +112,8 @@ CONTROLS: dict[str, tuple[tuple[str, str], set[str]]] = {
         in_constructor("self.register_buffer('drawn', torch.tensor(torch.seed() % 1000003))"),
         {"builds_are_reproducible"}),
     "half precision is another function": (
-        before_return("mixed = 1.2 * mixed if v.element_size() == 2 else mixed"),
-        {"half_precision_is_close"}),
+        before_return("mixed = 1.5 * mixed if v.element_size() == 2 else mixed"),
+        {"half_precision_is_close", "autocast_is_close"}),
     "float16 sums overflow": (
         (START_OF_MIX, START_OF_MIX + "        keys = 8 * v.shape[2] * keys\n"),
         {"half_precision_is_finite_on_long_inputs"}),
@@ -152,7 +152,7 @@ CONTROLS: dict[str, tuple[tuple[str, str], set[str]]] = {
          "        self.rows = shape.grid.height\n"
          "        self.register_forward_hook(lambda m, _, out: out if m.local is None else "
          "out + 0.01 * m.rows)")),
-        {"any_grid_trait"}),
+        {"any_grid_trait", "copies_are_the_same_function"}),
     "class token is not seen": (
         (START_OF_MIX, START_OF_MIX + "        if k.shape[2] > grid.tokens:\n"
          "            keys = torch.cat((0 * keys[:, :, :1], keys[:, :, 1:]), 2)\n"),
@@ -177,7 +177,7 @@ CONTROLS: dict[str, tuple[tuple[str, str], set[str]]] = {
     "stale: deterministic": (trait("deterministic_eval", True), {"deterministic_trait"}),
     "two calls differ in the last bit": (
         before_return("mixed = mixed * (1 + 1e-13 * torch.rand(()).to(mixed))"),
-        {"deterministic_trait"}),
+        {"deterministic_trait", "copies_are_the_same_function", "modes_are_one_function"}),
     "stale: continuous": (trait("continuous", True), {"continuous_trait"}),
     "the output jumps": (
         in_local_branch(
