@@ -19,6 +19,7 @@ LARGEST_NUMBER = 1e30
 _MOST_DIGITS = 31
 DEEPEST = 16
 """Levels of nesting that any of our formats needs, with room."""
+_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False)
 LINE_LENGTH = 120
 """Objects and arrays that fit into a line are written on one."""
 
@@ -98,7 +99,7 @@ def _block(value: Any, indent: str) -> str:
 
 
 def _scalar(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

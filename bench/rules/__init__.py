@@ -1,6 +1,7 @@
 """The only validator of results: `attnbench check`, used by contributors and by CI alike."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -87,7 +88,8 @@ def check_stored(
         account=account,
     )
     judged = [run for run in results.runs if not wanted or _touches(Path(run.folder), wanted)]
-    findings = [finding for run in judged for finding in _findings(run)]
+    # what was computed about the records of a run is let go with it
+    findings = [finding for run in judged for finding in _findings(replace(run))]
     for rule in TREE_RULES:
         findings += [_finding(rule, fault.file, fault) for fault in rule.find(results)]
     return tuple(sorted(findings, key=lambda f: (f.path, f.rule, f.message)))

@@ -15,7 +15,6 @@ from bench.model import (
     Images,
     TaskRun,
     TaskVersion,
-    canonical,
 )
 from bench.plan import plan_names
 from bench.rules.rule import Fault, RecordUnderTest, RunRule, RunUnderTest, option_faults
@@ -223,7 +222,7 @@ def _hardware_id(under: RunUnderTest) -> Iterator[Fault]:
 
 
 def _characters(under: RunUnderTest) -> Iterator[Fault]:
-    for file, text in _texts(under):
+    for file, text in under.texts.items():
         odd = sorted(c for c in set(text) if unicodedata.category(c) in _INVISIBLE)
         if odd:
             shown = ", ".join(f"U+{ord(c):04X}" for c in odd)
@@ -233,7 +232,7 @@ def _characters(under: RunUnderTest) -> Iterator[Fault]:
 
 
 def _markup(under: RunUnderTest) -> Iterator[Fault]:
-    for file, text in _texts(under):
+    for file, text in under.texts.items():
         if found := re.search(
             r"[<>]|&(?:#|[a-z]+;)|javascript:|\{\{|\{%"
             r"|\bon(?:error|load|focus|click|mouse\w*|key\w*)\s*=",
@@ -254,7 +253,7 @@ def _private(under: RunUnderTest) -> Iterator[Fault]:
          *environment.packages.values())
     )  # fmt: skip
     addresses = set(re.findall(_ADDRESS, versions))  # versions of four parts look like addresses
-    for file, text in _texts(under):
+    for file, text in under.texts.items():
         found = {what: re.search(pattern, text) for what, pattern in _PRIVATE.items()}
         told = {what: match[0] for what, match in found.items() if match}
         others = (match for match in re.findall(_ADDRESS, text) if match not in addresses)
@@ -262,25 +261,6 @@ def _private(under: RunUnderTest) -> Iterator[Fault]:
             told["an IP address"] = address
         for what, match in told.items():
             yield Fault(file, f"contains {what}: {match[:12]}...; results are public")
-
-
-def _texts(under: RunUnderTest) -> Iterator[tuple[str, str]]:
-    """Everything that a file says, escapes resolved."""
-    for name, value in (
-        ("run.json", under.run),
-        *((f"{file.variant}.json", file) for file in under.stored.files),
-    ):
-        yield name, _unescaped(canonical(value))
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(
-        r"(?:\\u[0-9a-f]{4})+",
-        lambda found: bytes.fromhex(found[0].replace("\\u", "")).decode(
-            "utf-16-be", errors="replace"
-        ),
-        text,
-    )
 
 
 RULES = (

@@ -1,6 +1,7 @@
 """What a rule is, what it may look at, and what it finds."""
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
@@ -25,6 +26,7 @@ from bench.model import (
     Scalar,
     Timed,
     Workload,
+    canonical,
 )
 from bench.rules.tree import Tree
 from bench.submission import Refusal, StoredRun
@@ -60,15 +62,16 @@ class Computable:
     shape: AttentionShape
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RecordUnderTest:
-    """One record with what rules ask about it again and again."""
+    """One record with what rules ask about it again and again; answers are kept."""
 
     run: Run
     tree: Tree
     file: str
     index: int
     record: Record
+    _summaries: dict[str, Summary | None] = field(default_factory=dict[str, Summary | None])
 
     @property
     def case(self) -> Case:
@@ -90,7 +93,7 @@ class RecordUnderTest:
         """The stimulus, if it is a timed call of a layer or a network."""
         return self.case.stimulus if isinstance(self.case.stimulus, Timed) else None
 
-    @property
+    @cached_property
     def network(self) -> "BackboneSpec | None":
         """The network that was called; None for other stimuli, or where the tree has it not."""
         stimulus = self.case.stimulus
@@ -107,19 +110,20 @@ class RecordUnderTest:
         """All measurements; empty for failures."""
         return self.ok.measurements if self.ok else ()
 
-    @property
+    @cached_property
     def measured(self) -> dict[str, Measured]:
         """Measurements that have samples."""
         return {m.metric: m for m in self.measurements if isinstance(m, Measured)}
 
     def summary(self, metric: str) -> Summary | None:
         """Summary of one metric; None if it was not measured, or is a time or rate of nothing."""
-        found = self.measured.get(metric)
-        if found is None:
-            return None
-        told = summary(found.rounds)
-        # R305 finds them; whoever divides by a time need not
-        return None if metric in _above_zero() and min(told.medians) <= 0 else told
+        if metric not in self._summaries:
+            found = self.measured.get(metric)
+            told = summary(found.rounds) if found else None
+            # R305 finds them; whoever divides by a time need not
+            nothing = told is not None and metric in _above_zero() and min(told.medians) <= 0
+            self._summaries[metric] = None if nothing else told
+        return self._summaries[metric]
 
     def samples(self, metric: str) -> tuple[float, ...]:
         """All samples of one metric, rounds joined."""
@@ -147,12 +151,12 @@ class RecordUnderTest:
             return None
         return found
 
-    @property
+    @cached_property
     def options(self) -> Any:
         """The variant's options of this case; None where they are not its options."""
         return None if self.spec is None else options_of(self.spec, self.case.options)
 
-    @property
+    @cached_property
     def computable(self) -> "Computable | None":
         """What formulas need; None where the variant, its options or the shape are not valid."""
         spec, options, shape = self.spec, self.options, self.shape
@@ -201,6 +205,12 @@ class RunUnderTest:
         )
 
     @cached_property
+    def texts(self) -> dict[str, str]:
+        """Everything that each file says, escapes resolved."""
+        documents = {"run.json": self.run, **{f"{f.variant}.json": f for f in self.stored.files}}
+        return {name: _unescaped(canonical(value)) for name, value in documents.items()}
+
+    @cached_property
     def ceilings(self) -> dict[str, float]:
         """Best value of each measured limit of the machine."""
         return roofline.best(self.run.ceilings)
@@ -238,6 +248,16 @@ class TreeRule:
     severity: Severity
     help: str
     find: Callable[[ResultsUnderTest], Iterator[Fault]]
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(
+        r"(?:\\u[0-9a-f]{4})+",
+        lambda found: bytes.fromhex(found[0].replace("\\u", "")).decode(
+            "utf-16-be", errors="replace"
+        ),
+        text,
+    )
 
 
 @cache
