@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from leaderboard import __main__ as pages
 from rich.console import Console
 
 from bench import cli, measure, repeat, submission
@@ -144,6 +145,26 @@ def test_a_run_is_shown_although_rendering_was_stopped(
     )
     assert (done.exit_code, shown) == (130, [("finished", None)])
     assert "render it with\n  nox -s site" in done.output
+
+
+def test_a_site_that_cannot_be_written_is_told_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def judged(*_: object, **__: object) -> None:
+        looked.append("judged")
+
+    looked: list[str] = []
+    monkeypatch.setattr(pages, "load_table", judged)
+    monkeypatch.setattr(pages, "build", full)
+    assert pages.main(["--out", str(tmp_path / "site")]) == 1
+    assert "site cannot be written: No space left on device; free space" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert pages.main(["--out", str(tmp_path / "file" / "x" / "site")]) == 1
+    assert "cannot be written: Not a directory" in capsys.readouterr().err
+    assert looked == ["judged"], "what cannot be written is refused before the table is judged"
 
 
 @pytest.mark.parametrize("taken", [False, True])
