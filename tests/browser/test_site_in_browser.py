@@ -482,6 +482,11 @@ def test_the_chooser_flags_what_was_not_measured(site: Site, browser: "playwrigh
         page.locator(".answer h2", has_text="2048 px").wait_for()
         assert page.locator(".answer h3").all_inner_texts() == ["Softmax attention, exactly"]
         assert page.locator("input[name=gb]").input_value() == "0.1"
+    with visit(browser, f"{address}&along=images&at=515") as (page, _):
+        page.locator(".answer h2", has_text="512 px, 1,024 tokens").wait_for()
+        notice = page.locator(".answer .notice", has_text="no whole number of patches of 16 px")
+        assert "515 px" in notice.inner_text()
+        assert "512 px" in notice.inner_text()
 
 
 def test_a_machine_that_nobody_measured_has_no_ranks(

@@ -95,7 +95,9 @@
     const family = data.families[familyAt];
     const wanted = Number(fields.at.value);
     const first = family.sizes[0];
-    const tokens = family.image ? Math.max(1, Math.round((wanted * Math.sqrt(first.tokens - family.extra)) / first.px) ** 2) + family.extra : wanted;
+    const patch = family.image ? Math.round(first.px / Math.sqrt(first.tokens - family.extra)) : null;
+    const side = patch && Math.max(1, Math.round(wanted / patch));
+    const tokens = patch ? side ** 2 + family.extra : wanted;
     const sizes = family.sizes.map((size) => size.tokens);
     const budget = fields.gb.value === "" ? null : Number(fields.gb.value) * GIB;
     const rows = data.executions.map((execution, at) => ({ execution, cells: data.of(at, familyAt) }))
@@ -117,7 +119,7 @@
       .filter((group) => group.rows.length);
     const measured = sizes.includes(tokens);
     const size = measured ? family.sizes[sizes.indexOf(tokens)] : null;
-    const heading = element("h2", {}, `${size ? size.title : sizeWords(family, wanted, tokens)}, ${context.passesTitle}`);
+    const heading = element("h2", {}, `${size ? size.title : sizeWords(family, patch ? side * patch : wanted, tokens)}, ${context.passesTitle}`);
     if (fields.machine.value === UNMEASURED) {
       answer.replaceChildren(heading, ...elsewhere(groups, context, memory, base));
       announce.textContent = answer.querySelector(".notice").textContent;
@@ -134,10 +136,11 @@
         answerTable(group, [...able.slice(0, MOST), ...failed.slice(0, MOST)], main, memory, ratio),
         ...more(able.length + failed.length, Math.min(able.length, MOST) + Math.min(failed.length, MOST))));
     }
-    const patches = family.image ? `, patches of ${Math.round(first.px / Math.sqrt(first.tokens - family.extra))} px` : "";
+    const patches = patch ? `, patches of ${patch} px` : "";
     answer.replaceChildren(
       heading,
       element("p", { class: "small" }, `Measured on ${context.machineTitle}; on another machine the order can be another.`),
+      ...(patch && side * patch !== wanted ? [element("p", { class: "notice" }, `${whole(wanted)} px is no whole number of patches of ${patch} px: this is the answer for ${whole(side * patch)} px.`)] : []),
       ...flagged(measured, tokens, sizes, timed),
       element("ul", { class: "bullets finding" }, ...groups.map((group) => element("li", {}, ...verdict(group)))),
       element("p", {}, ...reason(groups, base && !base.word ? base : null),
