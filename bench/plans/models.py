@@ -4,10 +4,10 @@ Each runs as published and with softmax attention in the place of its mechanism,
 forward and training step, at batch 1, at a fixed number of images and at the largest batch that
 fits. Every variant runs in the plain network `vit_tiny`.
 
-Cost: a quarter of a minute a case at 224 px on 2 CPU cores, half a minute where sides go to 1024 px,
-so that all of it takes a night and more; `--only inline_deit_t` is a part. Expected result: networks with
-linear attention keep their throughput in pixels, those with softmax lose it with the square of the
-tokens, and what does not fit says so.
+Cost: a quarter of a minute a case at 224 px on 2 CPU cores, half a minute where sides go to 1024
+px, so that all of it takes a night and more; `--only inline_deit_t` is a part. Expected result:
+networks with linear attention keep their throughput in pixels, those with softmax lose it with the
+square of the tokens, and what does not fit says so.
 """
 
 from collections.abc import Iterator
