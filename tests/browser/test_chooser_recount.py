@@ -118,12 +118,14 @@ def test_answers_are_those_of_the_raw_files(
     asked = {"v": "1", "machine": MACHINE, "context": CONTEXT, "along": "images", "at": at,
              "function": function, "gb": gb}  # fmt: skip
     page.goto(f"{(audit.out / 'index.html').as_uri()}?{urlencode(asked)}")
-    page.locator(".answer h2", has_text=f"{int(at):,} px,").or_(
-        page.locator(".answer h2", has_text=f"{at} px,")
+    patches = math.floor(int(at) / 16 + 0.5)
+    side = 16 * patches
+    page.locator(".answer h2", has_text=f"{side:,} px,").or_(
+        page.locator(".answer h2", has_text=f"{side} px,")
     ).wait_for()
     mine = [c for c in audit.timed if context(c) == (MACHINE, CONTEXT)
             and c.of.get("resolution_px") is not None]  # fmt: skip
-    tokens = math.floor(int(at) / 16 + 0.5) ** 2
+    tokens = patches**2
     noise = {n: recount.noise_of(of) or 0.0
              for n, of in recount.grouped(mine, lambda c: c.tokens).items()}  # fmt: skip
     groups = {

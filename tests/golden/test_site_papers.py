@@ -15,6 +15,7 @@ from leaderboard.pages.papers_checked import PAGE
 from leaderboard.rendering import within
 from leaderboard.results import Number, Result, View, view
 from leaderboard.tables import Cell, Row, Table
+from leaderboard.timed_networks import TIMED_COMMAND, timed_networks, timed_pairs
 from sample_site import sample_table, write_site_sample
 
 from attention_impls import backbones, load_backbone
@@ -310,4 +311,70 @@ def test_the_commands_select_what_the_figures_show(command: str, networks: set[s
 
 def test_sections_have_the_addresses_that_the_lead_links_to(shown: View) -> None:
     ids = {b.id for b in document(shown).blocks if isinstance(b, Section)}
-    assert {"networks", "inline-speed", "soft-memory", "disagreements", "sources"} <= ids
+    assert {"networks", "inline-speed", "soft-memory", "timed", "disagreements", "sources"} <= ids
+
+
+# Networks timed with two mechanisms ---------------------------------------------------------------
+
+
+def latency(value: float, spread: float = 0.01) -> dict[str, Number]:
+    near = replace(one_number(value), low=value * (1 - spread), high=value * (1 + spread), rounds=3)
+    return {"latency": near}
+
+
+def timed(shown: View, *changes: dict[str, object]) -> View:
+    """InLine-DeiT-T at 224 px by softmax in 10 ms, and whatever `changes` make of it."""
+    base = next(_invented(next(iter(shown.results)), {("inline_deit_t", "softmax", "sdpa"): 2.0}))
+    softmax = replace(base, numbers=latency(0.010), noise_floor=0.02)
+    own = [replace(softmax, **{"variant": "inline", "backend": "reference", **c}) for c in changes]
+    return replace(shown, results=(softmax, *own))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "spread", "ratio", "verdict"),
+    [
+        (0.005, 0.01, "0.500", "faster"),
+        (0.020, 0.01, "2.00", "slower"),
+        (0.0101, 0.001, "1.01", "undecided"),
+        (0.012, 0.5, "1.20", "undecided"),
+    ],
+)
+def test_a_network_is_held_against_itself_with_softmax(
+    shown: View, seconds: float, spread: float, ratio: str, verdict: str
+) -> None:
+    blocks = tuple(timed_networks(timed(shown, {"numbers": latency(seconds, spread)})))
+    (table,) = (b for b in blocks if isinstance(b, Table))
+    (row,) = table.rows
+    assert texts(row.cells)[0] == "InLine-DeiT-T"
+    assert texts(row.cells)[-2:] == [f"{ratio}\N{MULTIPLICATION SIGN}", verdict]
+
+
+def test_the_fastest_execution_stands_for_its_side(shown: View) -> None:
+    both = timed(
+        shown,
+        {"numbers": latency(0.008)},
+        {"numbers": latency(0.006), "backend": "compile"},
+    )
+    ((_, (pair,)),) = timed_pairs(both).items()
+    assert (pair.own.backend, pair.softmax.backend) == ("compile", "sdpa")
+    assert pair.ratio == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stale": True}, {"outcome": "crashed", "numbers": {}}, {"batch_policy": "largest"},
+        {"resolution_px": 512}, {"hardware_id": "another"}, {"dtype": "bfloat16"},
+        {"variant": "agent"}, {"passes": "forward_backward"}, {"options": "x=1"},
+    ],
+)  # fmt: skip
+def test_what_was_not_timed_alike_is_no_pair(shown: View, change: dict[str, object]) -> None:
+    assert timed_pairs(timed(shown, {"numbers": latency(0.005), **change})) == {}
+
+
+def test_without_pairs_the_command_is_named(shown: View) -> None:
+    ((only_one,),) = [tuple(timed_networks(timed(shown)))]
+    assert TIMED_COMMAND in str(only_one)
+    pattern = TIMED_COMMAND.partition("--only '")[2].rstrip("'")
+    cases = only(load_plan("models", everything("cpu", None, pattern)), pattern).cases
+    assert {c.variant for c in cases} == {"inline", "softmax"}

@@ -22,6 +22,7 @@ from leaderboard.page import Page
 from leaderboard.pieces import Badge, Code, External, Inline, Link, Muted, Piece, VariantName
 from leaderboard.results import View
 from leaderboard.tables import Cell, Head, Row, Table
+from leaderboard.timed_networks import timed_networks
 
 _PATH = "papers-checked.html"
 _PARAMETERS = "M parameters"
@@ -48,6 +49,7 @@ def _blocks(view: View, found: Sequence[CheckedNetwork]) -> Iterator[Block]:
         Link("Every network", f"{_PATH}#networks"), ", ",
         Link("InLine's speed against resolution", f"{_PATH}#inline-speed"), ", ",
         Link("SOFT's memory against tokens", f"{_PATH}#soft-memory"), ", ",
+        Link("networks timed with their own attention and with softmax", f"{_PATH}#timed"), ", ",
         Link("the papers", "papers.html"), ".",
     ), "lead")  # fmt: skip
     if found:
@@ -59,6 +61,9 @@ def _blocks(view: View, found: Sequence[CheckedNetwork]) -> Iterator[Block]:
         tuple(inline_at_resolutions(view)),
     )
     yield Section("soft-memory", "SOFT, figure 1: memory against tokens", tuple(soft_memory(view)))
+    yield Section(
+        "timed", "Timed here: own attention, and softmax in its place", tuple(timed_networks(view))
+    )
     timed = sorted({r.hardware_id for r in view.results if r.stimulus == "images"})
     words = [f"Timed networks on {view.machine_title(hardware_id)}" for hardware_id in timed]
     if timed:
