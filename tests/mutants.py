@@ -202,7 +202,9 @@ class Mutator:
     def _add(self, parent: Any, key: Any, old: Any) -> str:
         value = copy.deepcopy(self.random.choice((*TEXTS, *NUMBERS, *OTHERS)))
         if isinstance(parent, list):
-            parent.insert(key, copy.deepcopy(old) if self.random.random() < 0.5 else value)
+            if self.random.random() < 0.5:
+                value = copy.deepcopy(old)
+            parent.insert(key, value)
         else:
             parent[self.random.choice(("added", "__proto__", *TEXTS))] = value
         return f"added {str(value)[:40]!r}"
