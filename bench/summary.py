@@ -187,8 +187,9 @@ def _most_accurate(records: Sequence[Record]) -> Iterator[Answer]:
             for place, (variant, (mean, _, _)) in zip(places, of_task.items(), strict=True)
         ]
         seeds = len(next(iter(v for (t, _), v in runs.items() if t == task)))
+        words = "1 seed" if seeds == 1 else f"{seeds} seeds"
         yield Answer(
-            question=f"most accurate, {task} ({seeds} seeds)",
+            question=f"most accurate, {task} ({words})",
             ranking=_joined(entries, best_first=False),
         )
 

@@ -71,6 +71,8 @@ def test_accuracy_is_the_mean_over_seeds() -> None:
     (answer,) = answers(records, None)
     assert answer.question == "most accurate, digits (3 seeds)"
     assert answer.ranking == "1. inline 95.0%   2. softmax 11.0%"
+    (alone,) = answers(records[:1], None)
+    assert alone.question == "most accurate, digits (1 seed)"
 
 
 def test_failures_are_counted_by_reason() -> None:
