@@ -204,6 +204,6 @@ def _module(name: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[spec.name]
+        sys.modules.pop(spec.name, None)  # the file may have taken itself out
         raise
     return module

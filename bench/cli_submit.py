@@ -145,7 +145,7 @@ def compare(run_a: str, run_b: str, results: Path) -> None:
 
     RUN_A and RUN_B are ids of runs, their starts, or HARDWARE_ID/RUN_ID.
     """
-    from bench.reproduce import compare_runs
+    from bench.comparison import compare_runs
 
     with explained():
         click.echo(compare_runs(results.resolve(), run_a, run_b))

@@ -163,8 +163,9 @@ class _Best:
         """Test on the held-out images; keep the network if it is the best so far."""
         found = scores(self.network, self.held_out, _TEST_BATCH)
         # an epoch that was cut off after this is told again
-        self.accuracies = [*self.accuracies[: epoch.number - 1], found.accuracy]
-        if self.epoch == 0 or found.accuracy > max(self.accuracies[:-1], default=-1.0):
+        earlier = self.accuracies[: epoch.number - 1]
+        self.accuracies = [*earlier, found.accuracy]
+        if not earlier or found.accuracy > max(earlier):
             self.epoch = epoch.number
             model = self.network.state_dict()
         else:

@@ -13,7 +13,7 @@ import pandas
 
 from bench.derived import quantile
 from bench.model import Case, Images, Measured, Ok, Record, Workload, to_json
-from bench.reproduce import find_run
+from bench.published import find_run
 from bench.submission import StoredRun
 from bench.table import ROW_TYPES, LeaderboardTable
 from bench.tabulation import load_table

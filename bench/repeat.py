@@ -13,7 +13,8 @@ from bench.executors import local
 from bench.journal import Journal
 from bench.measure import require_writable, run_of
 from bench.model import DeviceKind
-from bench.reproduce import find_row, judge, repeat_plan
+from bench.published import find_row
+from bench.reproduce import judge, repeat_plan
 from bench.terminal import Terminal, case_words
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench import strict_json
 from bench.ledger import ledger
 from bench.model import Run
-from bench.reproduce import find_run
+from bench.published import find_run
 from bench.rules import check_results
 from bench.submission import UNFINISHED, StoredRun, read_results
 from bench.tier import Finding

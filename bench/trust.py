@@ -20,7 +20,8 @@ from pathlib import Path
 
 from bench.ledger import Ledger, digests_at, ledger
 from bench.model import PROTOCOL_VERSION, Ok
-from bench.reproduce import Published, agrees
+from bench.published import Published
+from bench.reproduce import agrees
 from bench.rules import check_stored
 from bench.submission import Refusal, StoredRun
 from bench.tier import Finding, Tier, Trust

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from bench.model import SCHEMA, Frontier, TaskRun, Workload
-from bench.reproduce import find_row, repeat_plan
+from bench.published import find_row
+from bench.reproduce import repeat_plan
 from bench.submission import read_results
 from bench.tabulation import load_table
 

@@ -10,8 +10,9 @@ from sample_run import sample_header, sample_records, write_sample
 from sample_site import catalogue
 
 from bench import reproduce, strict_json, submission
+from bench.comparison import compare_runs
 from bench.model import Measured, Ok, Record
-from bench.reproduce import agrees, compare_runs
+from bench.reproduce import agrees
 from bench.rules import check_results, check_run
 from bench.strict_json import StrictJsonError, parse
 from bench.submission import StoredRun, read_results, read_run, write_run

@@ -9,16 +9,10 @@ from sample_run import sample_environment, write_sample
 from sample_site import catalogue
 
 from attention_impls.registry import UnknownName
+from bench.comparison import compare_runs
 from bench.model import Measured, NotRun, Ok, Record
-from bench.reproduce import (
-    Published,
-    agrees,
-    compare_runs,
-    environment_differences,
-    find_row,
-    judge,
-    repeat_plan,
-)
+from bench.published import Published, find_row
+from bench.reproduce import agrees, environment_differences, judge, repeat_plan
 from bench.rules import check_results
 from bench.submission import StoredRun, write_run
 from bench.tabulation import load_table

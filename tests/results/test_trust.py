@@ -13,7 +13,8 @@ from sample_run import sample_header, sample_records
 from attention_impls.registry import source_file
 from bench.ledger import digests_at, ledger
 from bench.model import REPRODUCTION, Measured, NotRun, Ok, Record, Run
-from bench.reproduce import Published, agrees
+from bench.published import Published
+from bench.reproduce import agrees
 from bench.submission import StoredRun, identified
 from bench.tier import TIERS, Finding, Trust
 from bench.trust import maintainers, sources_at_commits, trust

@@ -54,6 +54,6 @@ def test_ctrl_c_in_any_verb_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> Non
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.reproduce.compare_runs", interrupted)
+    monkeypatch.setattr("bench.comparison.compare_runs", interrupted)
     done = CliRunner().invoke(main, ["compare", "a", "b"])
     assert (done.exit_code, done.stderr) == (STOPPED, "\nStopped.\n")
