@@ -1,13 +1,13 @@
 """The state of a training after its last whole epoch, on disk: whole or not there at all."""
 
-import os
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from bench.whole_file import whole_file
 
 
 class CheckpointError(RuntimeError):
@@ -28,18 +28,8 @@ class Kept:
         Also where two write it: a node that was given up for lost may still train.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=self.path.parent, prefix=f"{self.path.stem}.", suffix=".unfinished", delete=False
-        ) as file:
-            unfinished = Path(file.name)
-            try:
-                torch.save({"identity": self.identity, **state}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            except BaseException:
-                unfinished.unlink()
-                raise
-        unfinished.replace(self.path)
+        with whole_file(self.path) as file:
+            torch.save({"identity": self.identity, **state}, file)
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
         """Return the state, with tensors on `device`; None if there is no file.

@@ -30,6 +30,7 @@ from bench.recipe import Recipe
 from bench.scores import scores
 from bench.task import Epoch
 from bench.training import train
+from bench.whole_file import whole_file
 
 RECIPE = Recipe(
     epochs=100, batch=128, learning_rate=1e-3, weight_decay=0.05, warmup=0.05, label_smoothing=0.1,
@@ -170,9 +171,8 @@ class _Best:
             model = self.network.state_dict()
         else:
             model = torch.load(self.path, weights_only=True)["model"]
-        unfinished = self.path.with_suffix(".unfinished")
-        torch.save({"model": model, "epoch": self.epoch, "accuracies": self.accuracies}, unfinished)
-        unfinished.replace(self.path)
+        with whole_file(self.path) as file:
+            torch.save({"model": model, "epoch": self.epoch, "accuracies": self.accuracies}, file)
         self.told(
             f"epoch {epoch.number}/{epoch.epochs}: loss {epoch.loss:.3f}, training "
             f"{100 * epoch.accuracy:.1f} %, held out {100 * found.accuracy:.1f} %"

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from attention_impls.backbone import BackboneSpec, ImagePreparation
 from bench.importing import Imported, network
 from bench.pictures import PictureError, Pictures, Prepared, Unreadable, together
+from bench.whole_file import whole_file
 
 Report = Callable[["Counted", int], None]
 """Told after every batch what was counted so far, and of how many pictures."""
@@ -120,7 +121,8 @@ def evaluate(order: Order, report: Report) -> Evaluated:
         pictures_sha256=order.pictures.sha256,
         preparation=asdict(order.preparation),
     )
-    _write_whole(order.out, json.dumps(asdict(result), indent=1, sort_keys=True) + "\n")
+    with whole_file(order.out) as file:
+        file.write((json.dumps(asdict(result), indent=1, sort_keys=True) + "\n").encode())
     notes.path.unlink()
     return result
 
@@ -196,16 +198,3 @@ class Notes:
         self._file.write(json.dumps(content, separators=(",", ":")).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
-
-
-def _write_whole(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise

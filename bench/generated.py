@@ -6,7 +6,6 @@ file that was changed shows there, too.
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 
 from bench.dataset import Data, Split
 from bench.download import VARIABLE
+from bench.whole_file import whole_file
 
 _PARTS = ("train_inputs", "train_labels", "test_inputs", "test_labels")
 
@@ -43,8 +43,7 @@ def remembered(name: str, rules: str, make: Callable[[], Data]) -> Data:
     data = make()
     tensors = [data.train.inputs, data.train.labels, data.test.inputs, data.test.labels]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".unfinished", delete=False) as file:
+    with whole_file(path) as file:
         contents = {part: t.numpy() for part, t in zip(_PARTS, tensors, strict=True)}
         np.savez_compressed(file, allow_pickle=False, **contents)
-    Path(file.name).replace(path)
     return data

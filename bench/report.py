@@ -4,8 +4,6 @@ A report lies in `results/analyses/<hardware_id>/<analysis>.json`. It can be mad
 seeds, so a newer one replaces an older one: unlike runs, reports are not append-only.
 """
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +22,7 @@ from bench.model import (
     noun,
     to_json,
 )
+from bench.whole_file import whole_file
 
 FOLDER = "analyses"
 """Below the results folder."""
@@ -168,15 +167,9 @@ def write_report(root: Path, report: AnalysisReport) -> Path:
     """Write a report below the results folder `root`, whole or not at all; return its path."""
     path = root / FOLDER / report.hardware_id / f"{report.analysis}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, suffix=".unfinished", delete=False, encoding="utf-8"
-    ) as file:
-        file.write(strict_json.pretty(to_json(report)))
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished = Path(file.name)
-    unfinished.chmod(0o644)
-    return unfinished.replace(path)
+    with whole_file(path) as file:
+        file.write(strict_json.pretty(to_json(report)).encode())
+    return path
 
 
 def read_reports(root: Path) -> tuple[tuple[AnalysisReport, ...], tuple[tuple[str, str], ...]]:

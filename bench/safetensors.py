@@ -7,7 +7,6 @@ https://github.com/huggingface/safetensors#format
 
 import json
 import math
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from typing import Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
+
+from bench.whole_file import whole_file
 
 MOST_HEADER_BYTES = 100 << 20
 TYPES = {
@@ -86,20 +87,12 @@ def write(path: Path, tensors: Mapping[str, Tensor], text: Mapping[str, str]) ->
         offset += size
     described = json.dumps(header, separators=(",", ":")).encode()
     described += b" " * (-len(described) % 8)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("xb") as file:
-            file.write(struct.pack("<Q", len(described)))
-            file.write(described)
-            for tensor in tensors.values():
-                flat = tensor.detach().cpu().contiguous().reshape(-1)
-                file.write(flat.view(torch.uint8).numpy().tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        file.write(struct.pack("<Q", len(described)))
+        file.write(described)
+        for tensor in tensors.values():
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            file.write(flat.view(torch.uint8).numpy().tobytes())
 
 
 def _header(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:

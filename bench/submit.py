@@ -1,10 +1,8 @@
 """A run made ready for a pull request: validated, laid out, and the commands that publish it."""
 
-import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +11,9 @@ from bench.ledger import ledger
 from bench.model import Run
 from bench.published import find_run
 from bench.rules import check_results
-from bench.submission import UNFINISHED, StoredRun, read_results
+from bench.submission import StoredRun, read_results
 from bench.tier import Finding
+from bench.whole_file import whole_file
 
 ANONYMOUS = "anonymous"
 
@@ -160,17 +159,9 @@ def _lay_out(path: Path) -> bool:
     text = strict_json.pretty(strict_json.parse(data)).encode()
     if text == data:
         return False
-    with tempfile.NamedTemporaryFile(dir=path.parents[1], prefix=UNFINISHED, delete=False) as file:
-        written = Path(file.name)
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            shutil.copymode(path, written)
-            written.replace(path)  # whole or not at all, as everything here is written
-        except BaseException:
-            written.unlink()
-            raise
+    # not in the folder of the run, which holds its own files alone
+    with whole_file(path, until_then=path.parents[1]) as file:
+        file.write(text)
     return True
 
 

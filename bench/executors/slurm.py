@@ -30,12 +30,13 @@ from bench.model import Visit
 from bench.schedule import Turn
 from bench.slot import limits_request, open_request, visit_request
 from bench.slurm import jobs
-from bench.slurm.arrays import Arrays, write_whole
+from bench.slurm.arrays import Arrays
 from bench.slurm.jobs import Look, SlurmError, Task
 from bench.slurm.lives import Life, Lives
 from bench.slurm.mailbox import Message
 from bench.slurm.options import OPTIONS, Wishes, wishes
 from bench.slurm.task import BEAT, LIVES, ORDER
+from bench.whole_file import whole_file
 
 _READ_S = 0.005
 _BEAT_S = 5.0
@@ -211,7 +212,8 @@ class Tasks:
         if now - self._beaten_s > _BEAT_S:
             self._beaten_s = now
             self._beats += 1
-            write_whole(self._folder / BEAT, f"{os.getpid()} {self._beats} {time.time_ns()}")
+            with whole_file(self._folder / BEAT) as file:
+                file.write(f"{os.getpid()} {self._beats} {time.time_ns()}".encode())
 
     def _say(self, text: str) -> None:
         self._told.append(Said(text=text))
@@ -248,7 +250,8 @@ def pool(commission: Commission, progress: Progress) -> Generator[Tasks]:
         earlier = None
     folder = earlier or _made(wanted.shared)
     order = {"open": request, "patience_s": wanted.patience_s}
-    write_whole(folder / ORDER, json.dumps(order))
+    with whole_file(folder / ORDER) as file:
+        file.write(json.dumps(order).encode())
     tasks = Tasks(folder, wanted, progress)
     finished = False
     try:

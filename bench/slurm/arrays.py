@@ -1,6 +1,5 @@
 """The arrays of a campaign: how many tasks are wanted, submitted, alive; who is replaced."""
 
-import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -9,6 +8,7 @@ from pathlib import Path
 from bench.slurm import jobs
 from bench.slurm.jobs import SlurmError, Task
 from bench.slurm.options import Kind, Wishes, script
+from bench.whole_file import whole_file
 
 MOST_FAILURES = 3
 """Tasks of one kind that make nothing, in a row, before no more are started."""
@@ -103,7 +103,8 @@ class Arrays:
             SlurmError: it was refused.
         """
         file = self._folder / f"{kind.name}.sh"
-        write_whole(file, script(self._wishes, self._folder, kind.name))
+        with whole_file(file) as written:
+            written.write(script(self._wishes, self._folder, kind.name).encode())
         shunned = sorted(self._shunned.get(kind.name, ()))
         job = jobs.submit(
             [
@@ -136,14 +137,3 @@ class Arrays:
         except OSError:
             return f", and there is no log in {log.parent}: do the nodes see that folder?"
         return "".join(f"\n  {line}" for line in lines[-6:] if line)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that others read at any time: they see all of it or what was there before."""
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(3)}")
-    try:
-        unfinished.write_text(text)
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise

@@ -16,7 +16,7 @@ from bench.measure import Journals, NothingToResumeError, Order
 from bench.model import Ok, Visit, to_json
 from bench.schedule import Turn
 from bench.slurm import options
-from bench.slurm.arrays import MOST_FAILURES, Arrays, write_whole
+from bench.slurm.arrays import MOST_FAILURES, Arrays
 from bench.slurm.jobs import SlurmError, Task
 from bench.slurm.lives import Lives
 from bench.slurm.mailbox import Inbox, Outbox
@@ -55,21 +55,6 @@ def test_the_torn_line_of_a_killed_writer_spoils_no_later_message(tmp_path):
     path.write_bytes(b'{"a": 1}\n{"a": ')
     Outbox(path).send({"a": 3})
     assert Inbox(path).messages() == [{"a": 1}, {"a": 3}]
-
-
-def test_a_file_that_cannot_be_written_whole_leaves_nothing(tmp_path, monkeypatch):
-    write_whole(tmp_path / "order", "before")
-
-    def full(path, text):
-        path.write_bytes(text[:3].encode())
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
-        with pytest.raises(OSError, match="No space"):
-            write_whole(tmp_path / "order", "after")
-    assert [path.name for path in tmp_path.iterdir()] == ["order"]
-    assert (tmp_path / "order").read_text() == "before"
 
 
 # Options ------------------------------------------------------------------------------------------
