@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from attention_impls.registry import load, load_backbone, load_backend
-from attention_impls.shapes import AttentionShape, Grid
+from attention_impls.shapes import AttentionShape
 from attention_impls.spec import AttentionSpec
 from bench import network
 from bench.allocator import Policy
+from bench.asked_layer import workload_shape
 from bench.blueprint import Blueprint
 from bench.call import Call
 from bench.model import Case, DeviceKind, Frontier, Images, Timed
@@ -99,11 +100,4 @@ def shape_of(workload: Timed, batch: int) -> AttentionShape:
     """The shape of one call of `workload` with `batch` sequences or images."""
     if isinstance(workload, Images):
         return network.image_shape(workload.resolution_px, batch)
-    return AttentionShape(
-        batch=batch,
-        grid=Grid(workload.grid.height, workload.grid.width),
-        heads=workload.heads,
-        head_dim=workload.head_dim,
-        extra_tokens=workload.extra_tokens,
-        causal=workload.causal,
-    )
+    return workload_shape(workload, batch)

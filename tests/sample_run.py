@@ -13,6 +13,7 @@ from statistics import median
 
 from attention_impls.registry import load, source_file
 from attention_impls.shapes import AttentionShape, Grid
+from bench.asked_layer import parameters_of
 from bench.environment import hardware_id as id_of_hardware
 from bench.model import (
     Case,
@@ -48,7 +49,6 @@ from bench.model import (
 )
 from bench.receipt import VALUES, recomputed
 from bench.rules.receipts import MOST_FLOPS
-from bench.rules.rule import parameters_of
 from bench.submission import rounded, write_run
 from bench.task import task
 

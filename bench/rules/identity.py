@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 from attention_impls.registry import UnknownName, backbones, source_file
+from bench.asked_layer import option_faults
 from bench.devices_together import together_of
 from bench.metric import metrics
 from bench.model import (
@@ -17,7 +18,7 @@ from bench.model import (
     TaskVersion,
 )
 from bench.plan import plan_names
-from bench.rules.rule import Fault, RecordUnderTest, RunRule, RunUnderTest, option_faults
+from bench.rules.rule import Fault, RecordUnderTest, RunRule, RunUnderTest
 from bench.task import task, tasks
 
 _PRIVATE = {

@@ -6,18 +6,13 @@ from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 
+from bench.asked_layer import parameters_of
 from bench.curves import exponent
 from bench.model import DeviceKind, GridSize, Images, Ok, OutOfMemory, TaskRun, canonical
 from bench.peaks import KNOWN_PEAKS
 from bench.roofline import MOST_EFFICIENCY
-from bench.rules.rule import (
-    Fault,
-    RecordUnderTest,
-    RunRule,
-    RunUnderTest,
-    floor_of,
-    parameters_of,
-)
+from bench.rules.floors import floor_of
+from bench.rules.rule import Fault, RecordUnderTest, RunRule, RunUnderTest
 
 SHORTEST_CALL_S = 1e-6
 """No call of an attention, on any machine, through Python."""

@@ -3,27 +3,26 @@
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attention_impls.registry import UnknownName, load, load_backbone
-from attention_impls.shapes import AttentionShape, Grid
+from attention_impls.registry import UnknownName, load_backbone
+from attention_impls.shapes import AttentionShape
 from bench import roofline
+from bench.asked_layer import options_of, workload_shape
 from bench.derived import Summary, summary
 from bench.ledger import Ledger
 from bench.metric import Unit, metrics
 from bench.model import (
     Case,
     Images,
-    Level,
     Measured,
     Measurement,
     Ok,
     Record,
     Run,
-    Scalar,
     Timed,
     Workload,
     canonical,
@@ -141,7 +140,7 @@ class RecordUnderTest:
         """Sizes of the call; None for tasks and frontiers, or where the batch is not known."""
         if self.workload is None or self.batch is None:
             return None
-        return shape_of(self.workload, self.batch)
+        return workload_shape(self.workload, self.batch)
 
     @property
     def spec(self) -> "AttentionSpec | None":
@@ -275,92 +274,6 @@ def one_line(text: str) -> str:
         return text
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: 2 * LONGEST_MESSAGE])
     return shown if len(shown) <= LONGEST_MESSAGE else f"{shown[:LONGEST_MESSAGE]}..."
-
-
-def shape_of(workload: Workload, batch: int) -> AttentionShape:
-    """Return the sizes of a call in the terms of attention_impls."""
-    return AttentionShape(
-        batch=batch,
-        grid=Grid(workload.grid.height, workload.grid.width),
-        heads=workload.heads,
-        head_dim=workload.head_dim,
-        extra_tokens=workload.extra_tokens,
-        causal=workload.causal,
-    )
-
-
-def options_of(spec: "AttentionSpec", chosen: dict[str, Scalar]) -> Any:
-    """Return the options object with `chosen` in place; None if it cannot be made."""
-    if option_faults(spec, chosen):
-        return None
-    return replace(spec.options, **chosen)
-
-
-def option_faults(spec: "AttentionSpec", chosen: dict[str, Scalar]) -> tuple[str, ...]:
-    """Return why `chosen` are not options of the variant, each as a sentence."""
-    known = {field.name: getattr(spec.options, field.name) for field in fields(spec.options)}
-    found: list[str] = []
-    for name, value in chosen.items():
-        if name not in known:
-            allowed = ", ".join(known) or "none"
-            found.append(f"option {name!r} is not one of {spec.name}: allowed {allowed}")
-        elif known[name] is not None and type(value) is not type(known[name]):
-            kind = type(known[name]).__name__
-            found.append(f"option {name} is {value!r}, must be of type {kind}")
-        elif value == known[name]:
-            found.append(f"option {name} is {value!r}, the default: leave it out of the case")
-    if not found:
-        try:
-            replace(spec.options, **chosen)
-        except (TypeError, ValueError) as error:
-            found.append(str(error))
-    return tuple(found)
-
-
-@cache
-def parameters_of(variant: str, options: Any, shape: AttentionShape, level: Level) -> int | None:
-    """Count learned numbers of the layer, or of its core alone, on the meta device.
-
-    None: options that are typed into a file can ask for a layer that no memory can address.
-    """
-    import torch  # noqa: PLC0415 - reading results must not cost its import
-
-    try:
-        with torch.device("meta"):
-            layer = load(variant).build(shape, options)
-    except (RuntimeError, OverflowError):
-        return None
-    module = getattr(layer, "mix", None) if level == "core" else layer
-    learned = module.parameters() if isinstance(module, torch.nn.Module) else ()
-    return sum(parameter.numel() for parameter in learned)
-
-
-def floor_of(under: RunUnderTest, one: RecordUnderTest) -> roofline.Floor | None:
-    """Least time that the machine of this run needs for one call; None if not known."""
-    call, workload = one.computable, one.workload
-    if call is None or workload is None:
-        return None
-    spec, shape = call.spec, call.shape
-    work = (spec.core_flops if one.case.level == "core" else spec.flops)(shape, call.options)
-    parameters = parameters_of(spec.name, call.options, shape.with_batch(1), one.case.level)
-    if parameters is None:
-        return None
-    moved = roofline.least_bytes(
-        workload,
-        batch=shape.batch,
-        level=one.case.level,
-        parameters=parameters,
-        streams=one.tree.streams(spec),
-    )
-    certain = roofline.from_memory(
-        moved, under.run.environment.device, roofline.cache_bytes(under.run.environment.settings)
-    )
-    return roofline.floor(
-        under.ceilings,
-        dtype=workload.dtype,
-        flops=roofline.total_flops(work, workload),
-        moved_bytes=certain,
-    )
 
 
 def same(a: float, b: float, relative: float) -> bool:

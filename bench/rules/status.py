@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 
+from bench.asked_layer import workload_shape
 from bench.metric import Unit, metrics
 from bench.model import (
     PROTOCOL_VERSION,
@@ -27,7 +28,6 @@ from bench.rules.rule import (
     RecordUnderTest,
     RunRule,
     RunUnderTest,
-    shape_of,
 )
 
 _REQUIRED = {
@@ -174,7 +174,7 @@ def _support(under: RunUnderTest) -> Iterator[Fault]:
             continue
         if one.spec is None or one.options is None or one.workload is None:
             continue
-        reasons = one.spec.unsupported(shape_of(one.workload, one.batch or 1), one.options)
+        reasons = one.spec.unsupported(workload_shape(one.workload, one.batch or 1), one.options)
         if reasons and isinstance(one.record.outcome, Ok):
             yield one.fault(f"measured, but {one.case.variant} refuses it: {'; '.join(reasons)}")
         plain = one.case.backend == "reference" and one.case.level == "layer"

@@ -27,8 +27,9 @@ from torch import nn
 
 from attention_impls.registry import load, names
 from attention_impls.shapes import AttentionShape, Grid
+from bench import asked_layer
 from bench.plan import everything, load_plan
-from bench.rules import RUN_RULES, TREE_RULES, check_results, check_run, rule, status
+from bench.rules import RUN_RULES, TREE_RULES, check_results, check_run, status
 from bench.rules.rule import RunUnderTest
 from bench.submission import read_results, write_run
 
@@ -249,16 +250,16 @@ def test_parameters_on_the_meta_device_are_those_of_the_real_layer(name: str) ->
     shape = AttentionShape(batch=1, grid=Grid(14, 14), heads=3, head_dim=64)
     layer = spec.build(shape)
     real = sum(p.numel() for p in layer.parameters())
-    assert rule.parameters_of(name, spec.options, shape, "layer") == real
+    assert asked_layer.parameters_of(name, spec.options, shape, "layer") == real
     mix = getattr(layer, "mix", None)
     core = sum(p.numel() for p in mix.parameters()) if isinstance(mix, nn.Module) else 0
-    assert rule.parameters_of(name, spec.options, shape, "core") == core
+    assert asked_layer.parameters_of(name, spec.options, shape, "core") == core
 
 
 def test_a_layer_that_no_memory_can_address_is_a_fault_and_no_crash() -> None:
     shape = AttentionShape(batch=1, grid=Grid(14, 14), heads=3, head_dim=64)
     options = replace(load("linformer").options, projected_tokens=2**60)
-    assert rule.parameters_of("linformer", options, shape, "layer") is None
+    assert asked_layer.parameters_of("linformer", options, shape, "layer") is None
 
 
 def test_devices_that_train_together_have_a_run_of_trainings() -> None:
